@@ -1,11 +1,13 @@
 # make demo    a sweep of 614,400 points with a figure and a file, in demo/
 # make test    all tests
+# make test-slow  second tier, with parameters and FLOPs counted by PyTorch and transformers, which it installs
 # make lint    ruff and pyright
 # make bench   benchmarks beside genz-llm, into benchmarks/
 # make tables  the README's tables of accuracy and speed
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
 
 .PHONY: demo test test-slow lint bench tables clean
 
@@ -26,6 +28,8 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --group exact
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
 lint: $(VENV)/installed

@@ -16,12 +16,14 @@ from genz_jax.catalog import (
 from genz_jax.estimate import estimate as estimate
 from genz_jax.explore.sweep import sweep as sweep
 from genz_jax.labels import save as save, words as words
+from genz_jax.parameters import ParameterCount as ParameterCount, parameter_count as parameter_count
 from genz_jax.specs import (
     FFN as FFN,
     SSD as SSD,
     SSM as SSM,
     Attention as Attention,
     DecodeChunk as DecodeChunk,
+    DeltaNet as DeltaNet,
     LatentAttention as LatentAttention,
     LocalAttention as LocalAttention,
     Model as Model,

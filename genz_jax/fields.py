@@ -43,9 +43,12 @@ FRACTION = Rule("must be above 0 and at most 1", high=1.0)
 SHARE = Rule("must be from 0 to 1", low_included=True, high=1.0)
 
 
-def number(unit: str, long_name: str, default: Any = dataclasses.MISSING, rule: Rule = POSITIVE) -> Any:
-    """Declare a numeric field of a spec: its base unit, description, default and rule."""
-    return eqx.field(default=default, metadata={"units": unit, "long_name": long_name, "rule": rule})
+def number(
+    unit: str, long_name: str, default: Any = dataclasses.MISSING, rule: Rule = POSITIVE, keyword: bool = False
+) -> Any:
+    """Declare a numeric field of a spec: its base unit, description, default, rule, and whether only by keyword."""
+    metadata = {"units": unit, "long_name": long_name, "rule": rule}
+    return eqx.field(default=default, metadata=metadata, kw_only=keyword)
 
 
 def convert(where: str, value: Any, unit: str, rule: Rule) -> Any:

@@ -4,6 +4,7 @@ A number may be given as a Python or NumPy number, a JAX array or tracer, text w
 an `xarray.DataArray`. Text is converted to base units and values are checked when a spec is made.
 """
 
+import os
 from typing import Any
 
 import equinox as eqx
@@ -32,7 +33,21 @@ class Attention(Spec):
     layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
     heads: Number = number(units.ONE, "query heads", rule=WHOLE)
     kv_heads: Number = number(units.ONE, "key and value heads", rule=WHOLE)
-    head_dim: Number = number(units.ONE, "size of one head", rule=WHOLE)
+    head_dim: Number = number(units.ONE, "size of one head of queries and keys", rule=WHOLE)
+    v_head_dim: Number = number(
+        units.ONE, "size of one head of values, 0 for that of keys", 0, rule=COUNT, keyword=True
+    )
+    value_projection: Number = number(
+        units.ONE, "1 with a projection of values, 0 if keys are the values", 1, rule=SHARE, keyword=True
+    )
+    output_gate: Number = number(
+        units.ONE, "columns of the gate on the output, 0 for none", 0, rule=COUNT, keyword=True
+    )
+    input_size: Number = number(units.ONE, "width of the input, 0 for the model's", 0, rule=COUNT, keyword=True)
+    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
+    qk_norms: Number = number(units.ONE, "elements of the norms of queries and keys", 0, rule=COUNT, keyword=True)
+    biases: Number = number(units.ONE, "elements of biases and attention sinks", 0, rule=COUNT, keyword=True)
+    tied_layers: Number = number(units.ONE, "layers that share the weights of another", 0, rule=COUNT, keyword=True)
 
 
 class LocalAttention(Attention):
@@ -51,6 +66,14 @@ class LatentAttention(Spec):
     qk_nope_head_dim: Number = number(units.ONE, "head size of queries and keys without rotation", rule=WHOLE)
     qk_rope_head_dim: Number = number(units.ONE, "size of the rotated key that all heads share", rule=COUNT)
     v_head_dim: Number = number(units.ONE, "head size of values", rule=WHOLE)
+    index_heads: Number = number(
+        units.ONE, "heads of the sparse attention indexer, 0 for none", 0, rule=COUNT, keyword=True
+    )
+    index_head_dim: Number = number(units.ONE, "head size of the indexer", 0, rule=COUNT, keyword=True)
+    index_top_k: Number = number(units.TOKEN, "tokens that the indexer selects, 0 for all", 0, rule=COUNT, keyword=True)
+    index_layers: Number = number(units.ONE, "layers with an indexer of their own", 0, rule=COUNT, keyword=True)
+    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
+    biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
 
 
 class SSM(Spec):
@@ -61,6 +84,9 @@ class SSM(Spec):
     d_state: Number = number(units.ONE, "state size per channel", rule=WHOLE)
     d_conv: Number = number(units.ONE, "width of the causal convolution", rule=WHOLE)
     dt_rank: Number = number(units.ONE, "rank of the step size projection", rule=WHOLE)
+    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
+    inner_norms: Number = number(units.ONE, "elements of the norms of step size, B and C", 0, rule=COUNT, keyword=True)
+    biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
 
 
 class SSD(Spec):
@@ -72,6 +98,21 @@ class SSD(Spec):
     d_state: Number = number(units.ONE, "state size per channel", rule=WHOLE)
     groups: Number = number(units.ONE, "groups that share B and C", rule=WHOLE)
     d_conv: Number = number(units.ONE, "width of the causal convolution", rule=WHOLE)
+    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
+    inner_norms: Number = number(units.ONE, "elements of the gated norm before the output", 0, rule=COUNT, keyword=True)
+    biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
+
+
+class DeltaNet(Spec):
+    """Gated delta net layers: linear attention with a delta-rule update and a decay per head (arXiv 2412.06464)."""
+
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    key_heads: Number = number(units.ONE, "heads of queries and keys", rule=WHOLE)
+    value_heads: Number = number(units.ONE, "heads of values, each with a state", rule=WHOLE)
+    key_head_dim: Number = number(units.ONE, "size of one head of queries and keys", rule=WHOLE)
+    value_head_dim: Number = number(units.ONE, "size of one head of values", rule=WHOLE)
+    d_conv: Number = number(units.ONE, "width of the causal convolution", rule=WHOLE)
+    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
 
 
 class FFN(Spec):
@@ -80,6 +121,9 @@ class FFN(Spec):
     layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
     intermediate_size: Number = number(units.ONE, "inner size", rule=COUNT)
     in_projections: Number = number(units.ONE, "matrices from hidden to inner size: 2 if gated, else 1", 2, rule=COUNT)
+    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
+    biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
+    tied_layers: Number = number(units.ONE, "layers that share the weights of another", 0, rule=COUNT, keyword=True)
 
 
 class MoE(Spec):
@@ -92,6 +136,15 @@ class MoE(Spec):
     in_projections: Number = number(units.ONE, "matrices from hidden to inner size: 2 if gated, else 1", 2, rule=COUNT)
     shared_experts: Number = number(units.ONE, "experts that every token takes", 0, rule=COUNT)
     shared_intermediate_size: Number = number(units.ONE, "inner size of a shared expert", 0, rule=COUNT)
+    latent_size: Number = number(
+        units.ONE, "width that the routed experts work in, 0 for the model's", 0, rule=COUNT, keyword=True
+    )
+    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
+    biases: Number = number(units.ONE, "elements of biases of a routed expert", 0, rule=COUNT, keyword=True)
+    router_biases: Number = number(
+        units.ONE, "elements of biases and scales of the router", 0, rule=COUNT, keyword=True
+    )
+    shared_gate: Number = number(units.ONE, "1 with a gate on the shared experts, else 0", 0, rule=SHARE, keyword=True)
 
 
 class Model(Spec):
@@ -101,11 +154,19 @@ class Model(Spec):
     layers: Number = number(units.ONE, "blocks, the unit of pipeline parallelism", rule=WHOLE)
     vocab_size: Number = number(units.ONE, "entries of the vocabulary", rule=WHOLE)
     tied_embeddings: Number = number(units.ONE, "1 if embedding and head are one matrix, else 0", 0, rule=SHARE)
+    final_norms: Number = number(
+        units.ONE, "norm vectors of model width outside the layers", 1, rule=COUNT, keyword=True
+    )
+    head_biases: Number = number(units.ONE, "elements of the head's bias", 0, rule=COUNT, keyword=True)
+    other_parameters: Number = number(
+        units.ONE, "parameters of other kinds, as of learned positions", 0, rule=COUNT, keyword=True
+    )
     attention: Attention | None = None
     local_attention: LocalAttention | None = None
     latent_attention: LatentAttention | None = None
     ssm: SSM | None = None
     ssd: SSD | None = None
+    delta_net: DeltaNet | None = None
     ffn: FFN | None = None
     moe: MoE | None = None
     label: Label = eqx.field(static=True, default=Label())
@@ -114,6 +175,23 @@ class Model(Spec):
     def name(self) -> str:
         """Name of the model, for people."""
         return self.label.text
+
+    @classmethod
+    def from_hugging_face(cls, path_or_id: "str | os.PathLike[str]") -> "Model":
+        """Read a model from a Hugging Face `config.json`; `genz_jax.catalog.hugging_face.read_model` has the details.
+
+        Args:
+            path_or_id: the file, a folder with one, or a hub id.
+
+        Raises:
+            ValueError: the file cannot be read, or the architecture is not known or not expressible.
+
+        Example:
+            `gz.Model.from_hugging_face("Qwen3-8B/config.json")`
+        """
+        from genz_jax.catalog.hugging_face import read_model
+
+        return read_model(path_or_id)
 
 
 # ------------------------------------------------------------------------------------------------------- platform
@@ -124,6 +202,17 @@ FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "int4", 
 
 FORMAT_BYTES: dict[str, float] = dict(zip(FORMATS, (4.0, 4.0, 2.0, 2.0, 1.0, 1.0, 0.75, 0.5, 0.5, 0.25), strict=True))
 """Bytes per element of each format."""
+
+BLOCK_FORMATS: dict[str, tuple[str, float]] = {
+    "nvfp4": ("fp4", 0.5 + 1.0 / 16.0),
+    "mxfp4": ("fp4", 0.5 + 1.0 / 32.0),
+    "mxfp6": ("fp6", 0.75 + 1.0 / 32.0),
+    "mxfp8": ("fp8", 1.0 + 1.0 / 32.0),
+}
+"""Block-scaled formats: the format of the elements, and bytes per element with the scales.
+
+NVFP4 has an 8-bit scale for 16 elements, the OCP microscaling formats (MX specification 1.0) one for 32.
+"""
 
 _WIDER = {  # the formats tried, in order, where a platform has no rate for one
     "tf32": ("fp32",),
@@ -333,7 +422,7 @@ class Precision(Spec):
         """Make a precision from format names.
 
         Args:
-            weights: format of weights, one of `FORMATS`.
+            weights: format of weights, one of `FORMATS` or `BLOCK_FORMATS`.
             activations: format of activations; by default that of the weights.
             kv_cache: format of the KV cache; by default that of the activations.
             compute: format that the matrix units run at; by default the wider of weights and activations.
@@ -345,9 +434,7 @@ class Precision(Spec):
         activations = weights if activations is None else activations
         kv_cache = activations if kv_cache is None else kv_cache
         if compute is None and isinstance(weights, str) and isinstance(activations, str):
-            for name in (weights, activations):
-                _format("Precision", name)
-            compute = min(weights, activations, key=lambda f: FORMATS.index(f.lower()))
+            compute = min((_format("Precision", f) for f in (weights, activations)), key=FORMATS.index)
         names = [x for x in (weights, activations, kv_cache) if isinstance(x, str)]
         text = names[0] if len(set(names)) == 1 else "-".join(names)
         self.weights = _element_bytes("Precision.weights", weights)
@@ -367,13 +454,22 @@ class Precision(Spec):
 
 
 def _format(where: str, name: str) -> str:
-    if name.lower() not in FORMATS:
-        raise ValueError(f"{where} = {name!r}: unknown number format; known are {', '.join(FORMATS)}")
-    return name.lower()
+    """The format that the matrix units run at for tensors of that format."""
+    name = name.lower()
+    if name in BLOCK_FORMATS:
+        return BLOCK_FORMATS[name][0]
+    if name not in FORMATS:
+        known = (*FORMATS, *BLOCK_FORMATS)
+        raise ValueError(f"{where} = {name!r}: unknown number format; known are {', '.join(known)}")
+    return name
 
 
 def _element_bytes(where: str, value: Any) -> Any:
-    return FORMAT_BYTES[_format(where, value)] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if value.lower() in BLOCK_FORMATS:
+        return BLOCK_FORMATS[value.lower()][1]
+    return FORMAT_BYTES[_format(where, value)]
 
 
 class Speculation(Spec):

@@ -118,19 +118,25 @@ def test_names_in_an_array():
 # ------------------------------------------------------------------------------------------------ any number an axis
 
 
+ATTENTION = {"v_head_dim": 32, "value_projection": 0.5, "output_gate": 512, "input_size": 1024, "qk_norms": 128}
+EXTRA = {**ATTENTION, "biases": 64, "tied_layers": 1}
+INDEXER = {"index_heads": 4, "index_head_dim": 32, "index_top_k": 64, "index_layers": 2}
 EVERYTHING = Case(
     model=gz.Model(
         512,
         12,
         1000,
         1.0,
-        attention=gz.Attention(2, 8, 2, 64),
-        local_attention=gz.LocalAttention(2, 8, 4, 64, 32),
-        latent_attention=gz.LatentAttention(2, 8, 96, 64, 32, 16, 32),
-        ssm=gz.SSM(2, 1024, 16, 4, 32),
-        ssd=gz.SSD(2, 16, 64, 32, 1, 4),
-        ffn=gz.FFN(6, 1024),
-        moe=gz.MoE(6, 8, 2, 256, 2, 1, 512),
+        head_biases=1000,
+        other_parameters=4096,
+        attention=gz.Attention(2, 8, 2, 64, **EXTRA),
+        local_attention=gz.LocalAttention(2, 8, 4, 64, 32, **EXTRA),
+        latent_attention=gz.LatentAttention(2, 8, 96, 64, 32, 16, 32, biases=64, **INDEXER),
+        ssm=gz.SSM(2, 1024, 16, 4, 32, inner_norms=64, biases=2048),
+        ssd=gz.SSD(2, 16, 64, 32, 1, 4, inner_norms=1024, biases=64),
+        delta_net=gz.DeltaNet(2, 4, 8, 64, 64, 4),
+        ffn=gz.FFN(6, 1024, biases=64, tied_layers=2),
+        moe=gz.MoE(6, 8, 2, 256, 2, 1, 512, latent_size=128, biases=64, router_biases=8, shared_gate=0.5),
     ),
     platform=CHIP.replace(
         compute_efficiency=0.5, memory_efficiency=0.5, link_efficiency=0.5, offload_bw="64 GB/s", link_domain=64

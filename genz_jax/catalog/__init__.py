@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from genz_jax import specs, units
+from genz_jax.catalog import hugging_face
 from genz_jax.fields import Label, near
 from genz_jax.specs import Model, NetworkLevel, Platform, Rates, Workload
 
@@ -16,10 +17,12 @@ _PARTS = {
     "latent_attention": specs.LatentAttention,
     "ssm": specs.SSM,
     "ssd": specs.SSD,
+    "delta_net": specs.DeltaNet,
     "ffn": specs.FFN,
     "moe": specs.MoE,
 }
-_MODEL_KEYS = {"hidden_size", "layers", "vocab_size", "tied_embeddings", *_PARTS}
+_MODEL_COUNTS = ("final_norms", "head_biases", "other_parameters")
+_MODEL_KEYS = {"hidden_size", "layers", "vocab_size", "tied_embeddings", *_MODEL_COUNTS, *_PARTS}
 _MODEL_NOTES = {"aliases", "source", "parameters", "active_parameters", "max_context"}
 _PLATFORM_KEYS = {"power", "mem_capacity", "mem_bw", "flops", "network"}
 _PLATFORM_NOTES = {"aliases", "vendor", "year", "kind", "source", "notes", "onchip_capacity"}
@@ -88,16 +91,19 @@ def workloads() -> list[str]:
 
 
 def model(name: str) -> Model:
-    """Return a model of the catalogue.
+    """Return a model of the catalogue, or the one that a Hugging Face config describes.
 
     Args:
-        name: its name or an alias such as the hub id; case does not matter.
+        name: its name or an alias such as the hub id, where case does not matter; or the path of a `config.json` or of
+            a folder with one.
 
     Raises:
-        ValueError: no such model; the message has the nearest names.
+        ValueError: no such model, with the nearest names; or a config that cannot be read.
     """
+    if str(name).strip().lower() not in _index(*_MODELS) and hugging_face.is_config(str(name)):
+        return hugging_face.read_model(name)
     found, entry = _find("model", name, _MODELS)
-    numbers = {key: entry[key] for key in ("hidden_size", "layers", "vocab_size")}
+    numbers = {key: entry[key] for key in ("hidden_size", "layers", "vocab_size", *_MODEL_COUNTS) if key in entry}
     parts = {key: part(**entry[key]) for key, part in _PARTS.items() if key in entry}
     return Model(tied_embeddings=float(entry.get("tied_embeddings", False)), label=Label(found), **numbers, **parts)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from genz_jax import axes, catalog
 from genz_jax.axes import Axis
+from genz_jax.catalog import hugging_face
 from genz_jax.evaluate import Case
 from genz_jax.fields import Label, Spec, near
 from genz_jax.inputs import read_case
@@ -78,6 +79,8 @@ def read(options: Mapping[str, Any], axis_texts: Sequence[str] = ()) -> Asked:
     """
     names = {what: comma_list(f"--{what}", options[what]) for what in ("model", "platform", "workload", "precision")}
     lists: dict[str, Any] = {what: found[0] if len(found) == 1 else found or None for what, found in names.items()}
+    if lists["precision"] is None and isinstance(lists["model"], str) and hugging_face.is_config(lists["model"]):
+        lists["precision"] = hugging_face.read_precision(lists["model"])
     chunks = _read_chunks(options["prefill"] or [], options["decode"] or [])
     speculation = _read_speculation(options)
     if chunks and lists["workload"] is None:

@@ -8,7 +8,7 @@ from genz_jax.cli import options as o
 if TYPE_CHECKING:
     from genz_jax.fields import Spec
 
-_KINDS = ("attention", "local_attention", "latent_attention", "ssm", "ssd", "ffn", "moe")
+_KINDS = ("attention", "local_attention", "latent_attention", "ssm", "ssd", "delta_net", "ffn", "moe")
 
 
 def _matching(what: str, names: list[str], pattern: str) -> dict[str, Any]:
@@ -53,21 +53,20 @@ def _described(entry: Any, spec: "Spec", **more: Any) -> dict[str, Any]:
 
 
 def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
-    """List the models: layers, width, weights, longest context."""
-    import jax
+    """List the models: layers, width, parameters, longest context."""
+    import dataclasses
 
-    from genz_jax import catalog, sweep
+    from genz_jax import catalog, parameter_count
     from genz_jax.cli import show
 
     found = _matching("model", catalog.models(), pattern)
     specs = {name: catalog.model(name) for name in found}
-    with jax.enable_x64(True):
-        sizes = sweep(
-            list(found), catalog.platforms()[0], precision="int8", stage="prefill", figures=["weights"], progress=False
-        )
-    counts = dict(zip(found, sizes["weights"].values.tolist(), strict=True))
+    counts = {name: parameter_count(spec) for name, spec in specs.items()}
     if json:
-        described = {name: _described(found[name], spec, weights=counts[name]) for name, spec in specs.items()}
+        described = {}
+        for name, spec in specs.items():
+            counted = {part: float(count) for part, count in dataclasses.asdict(counts[name]).items()}
+            described[name] = _described(found[name], spec, parameter_count=counted)
         show.print_json(described)
         return
     rows = []
@@ -80,11 +79,12 @@ def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
                 ", ".join(kinds),
                 f"{float(spec.layers):g}",
                 f"{float(spec.hidden_size):,.0f}",
-                f"{counts[name] / 1e9:,.4g}",
+                f"{float(counts[name].total) / 1e9:,.4g}",
+                f"{float(counts[name].active) / 1e9:,.4g}",
                 f"{context:,}" if context else "–",
             )
         )
-    headers = [(text, "right") for text in ("layers", "hidden size", "weights, 1e9", "max context")]
+    headers = [(text, "right") for text in ("layers", "hidden size", "parameters, 1e9", "active, 1e9", "max context")]
     show.table("", [("model", "left"), ("kinds of layers", "left"), *headers], rows)
 
 

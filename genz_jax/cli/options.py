@@ -46,10 +46,12 @@ def _assumptions(incomplete: str) -> list[str]:
     return _completions(["default", "genz"], incomplete)
 
 
-_MODEL_HELP = "Model; all names: genz-jax models."
+_MODEL_HELP = "Model, or a Hugging Face config.json; all names: genz-jax models."
 _PLATFORM_HELP = "Platform; all names: genz-jax platforms."
 _WORKLOAD_HELP = "Workload; all names: genz-jax workloads. Other options override its numbers."
-_PRECISION_HELP = "Number format, or weights-activations-cache such as int4-bf16-fp8 [default: bf16]."
+_PRECISION_HELP = (
+    "Number format, or weights-activations-cache such as int4-bf16-fp8 [default: that of the config.json, else bf16]."
+)
 _MANY = " Repeat it or separate with commas for several."
 
 OneModel = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help=_MODEL_HELP, autocompletion=_models)]

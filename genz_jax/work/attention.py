@@ -15,7 +15,7 @@ from genz_jax.work.operators import (
     grouped_gemm,
 )
 from genz_jax.work.step import Deployment, Segment, Step, shard
-from genz_jax.work.vector import pre_norm
+from genz_jax.work.vector import holding, pre_norm
 
 
 def attention_layer(name: str, part: Attention, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
@@ -26,12 +26,20 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
     """
     precision, ranks, assumptions = deployment.precision, deployment.ranks, deployment.assumptions
     heads, kv_heads, size = shard(part.heads, ranks), shard(part.kv_heads, ranks), part.head_dim
+    v_size = jnp.where(part.v_head_dim > 0, part.v_head_dim, size)
+    width = jnp.where(part.input_size > 0, part.input_size, hidden)
+    # Without a projection of their own, values are keys, and the cache still holds both (keys are rotated).
+    projected = heads * size + kv_heads * (size + v_size * part.value_projection)
+    gate = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
+    vectors = part.qk_norms + part.biases
     on_chip = "" if step.mode == "prefill" else step.resident(assumptions)
     window = part.window if isinstance(part, LocalAttention) else None
     linear = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
-    ops = pre_norm(name, step, hidden, deployment)
-    ops += [gemm(f"{name}.qkv_proj", "attention_projections", n=(heads + 2.0 * kv_heads) * size, k=hidden, **linear)]
-    ops += _rotate_and_cache(name, step, heads * size, 2.0 * kv_heads * size, 2.0 * kv_heads * size, deployment)
+    ops = pre_norm(name, step, width, deployment, part.norms)
+    into = gemm(f"{name}.qkv_proj", "attention_projections", n=projected + gate, k=width, **linear)
+    ops += [holding(into, vectors, precision)]
+    cached = kv_heads * (size + v_size)
+    ops += _rotate_and_cache(name, step, heads * size, cached, cached, deployment)
     for segment in step.segments:
         context, pairs = segment.seen(window, assumptions)
         sizes = {
@@ -41,18 +49,21 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
             "queries": segment.queries,
             "context": context,
             "pairs": pairs,
-            "head_dim": size,
             "precision": precision,
         }
         kept = context if window is None or not assumptions.causal else jnp.minimum(context, window)
-        sizes["cached"] = segment.batch * kv_heads * kept * size * precision.kv_cache
+        held = segment.batch * kv_heads * kept * precision.kv_cache
         scores_on_chip, values_on_chip = _residency(segment, step, deployment)
         ops += [
-            attention_scores(f"{name}.{segment.name}scores", on_chip=scores_on_chip, **sizes),
-            attention_values(f"{name}.{segment.name}values", on_chip=values_on_chip, **sizes),
+            attention_scores(
+                f"{name}.{segment.name}scores", on_chip=scores_on_chip, head_dim=size, cached=held * size, **sizes
+            ),
+            attention_values(
+                f"{name}.{segment.name}values", on_chip=values_on_chip, head_dim=v_size, cached=held * v_size, **sizes
+            ),
         ]
     ops += [
-        gemm(f"{name}.out_proj", "attention_projections", n=hidden, k=heads * size, **linear),
+        gemm(f"{name}.out_proj", "attention_projections", n=hidden, k=heads * v_size, **linear),
         all_reduce(
             f"{name}.all_reduce",
             "attention_collectives",
@@ -81,11 +92,14 @@ def latent_attention_layer(
     linear = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
     query_in = jnp.where(part.q_lora_rank > 0, part.q_lora_rank, hidden)
 
-    ops = pre_norm(name, step, hidden, deployment)
+    ops = pre_norm(name, step, hidden, deployment, part.norms)
+    small = part.q_lora_rank + latent + part.biases
     ops += [
         gemm(f"{name}.q_down_proj", "attention_projections", n=part.q_lora_rank, k=hidden, **linear),
         gemm(f"{name}.q_up_proj", "attention_projections", n=heads * (nope + rope), k=query_in, **linear),
-        gemm(f"{name}.kv_down_proj", "attention_projections", n=latent + rope, k=hidden, **linear),
+        holding(
+            gemm(f"{name}.kv_down_proj", "attention_projections", n=latent + rope, k=hidden, **linear), small, precision
+        ),
     ]
     ops += _rotate_and_cache(name, step, heads * rope, rope, latent + rope, deployment)
     absorbed = step.mode != "prefill"

@@ -33,7 +33,7 @@ def embedding(model: Model, step: Step, deployment: Deployment) -> list[Operator
             read.component,
             input=elements * precision.weights,
             output=read.output,
-            stored=rows * model.hidden_size * precision.weights,
+            stored=(rows * model.hidden_size + model.other_parameters) * precision.weights,
             sizes=read.sizes,
         )
     else:
@@ -63,7 +63,8 @@ def head(model: Model, step: Step, deployment: Deployment) -> list[Operator]:
     tokens = step.sampled if assumptions.last_token_head else step.tokens
     if assumptions.gather_embedding:
         columns = shard(model.vocab_size, ranks)
-        stored = columns * model.hidden_size * precision.weights * (1.0 - model.tied_embeddings)
+        stored = columns * model.hidden_size * (1.0 - model.tied_embeddings)
+        stored = (stored + model.head_biases + model.final_norms * model.hidden_size) * precision.weights
     else:
         columns, stored = floor_div(model.vocab_size, ranks), None
     logits = gemm(

@@ -6,7 +6,7 @@ from genz_jax.fields import Number
 from genz_jax.specs import FFN, MoE
 from genz_jax.work.operators import Operator, activation, all_reduce, all_to_all, gemm, grouped_gemm, softmax
 from genz_jax.work.step import Deployment, Step, ceil_div, floor_div, shard
-from genz_jax.work.vector import pre_norm
+from genz_jax.work.vector import holding, pre_norm
 
 
 def ffn_layer(name: str, part: FFN, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
@@ -17,8 +17,8 @@ def ffn_layer(name: str, part: FFN, hidden: Number, step: Step, deployment: Depl
     inner = shard(part.intermediate_size, deployment.ranks)
     on_chip = step.resident(deployment.assumptions) if step.mode == "decode" else ""
     return [
-        *pre_norm(name, step, hidden, deployment),
-        *_mlp(name, part.in_projections, inner, hidden, step.tokens, step, deployment, on_chip),
+        *pre_norm(name, step, hidden, deployment, part.norms),
+        *_mlp(name, part.in_projections, inner, hidden, step.tokens, step, deployment, on_chip, part.biases),
         all_reduce(
             f"{name}.all_reduce",
             "ffn_all_reduce",
@@ -38,12 +38,13 @@ def _mlp(
     step: Step,
     deployment: Deployment,
     on_chip: str,
+    biases: Number = 0.0,
 ) -> list[Operator]:
     linear = {"batch": step.sequences, "m": tokens, "precision": deployment.precision, "on_chip": on_chip}
     return [
         gemm(f"{name}.up_gate_proj", "ffn", n=inner * in_projections, k=hidden, **linear),
         *_activation(name, step.sequences * tokens * inner, in_projections, deployment),
-        gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, **linear),
+        holding(gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, **linear), biases, deployment.precision),
     ]
 
 
@@ -57,28 +58,39 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     tp, ep = parallelism.tp, parallelism.ep
     decode_on_chip = step.resident(assumptions) if step.mode == "decode" else ""
     linear = {"batch": step.sequences, "m": step.tokens, "precision": precision}
-    routed = {"elements": step.rows * part.top_k * hidden, "ranks": ep, "precision": precision, "stride": tp}
+    width = jnp.where(part.latent_size > 0, part.latent_size, hidden)
+    routed = {"elements": step.rows * part.top_k * width, "ranks": ep, "precision": precision, "stride": tp}
 
-    ops = pre_norm(name, step, hidden, deployment)
+    ops = pre_norm(name, step, hidden, deployment, part.norms)
     router_in = floor_div(hidden, tp) if assumptions.sharded_router else hidden
-    ops += [gemm(f"{name}.router", "ffn", n=part.experts, k=router_in, **linear)]
+    small = part.router_biases + part.shared_gate * hidden
+    ops += [holding(gemm(f"{name}.router", "ffn", n=part.experts, k=router_in, **linear), small, precision)]
     if assumptions.sharded_router:
         # The published decode step reduces the hidden vector here, its other steps the router's logits.
-        width = hidden if step.mode == "decode" else part.experts
+        reduced = hidden if step.mode == "decode" else part.experts
         ops += [
             all_reduce(
-                f"{name}.router_all_reduce", "ffn_all_reduce", elements=step.rows * width, ranks=tp, precision=precision
+                f"{name}.router_all_reduce",
+                "ffn_all_reduce",
+                elements=step.rows * reduced,
+                ranks=tp,
+                precision=precision,
             )
         ]
     if assumptions.vector_operators:
         ops += [softmax(f"{name}.router_softmax", rows=step.rows, width=part.experts, precision=precision)]
+    if assumptions.vector_operators:
+        # Down to the experts' width before the dispatch and up after the combine; nothing where they are the same.
+        ops += [gemm(f"{name}.latent_down_proj", "ffn", n=part.latent_size, k=hidden, **linear)]
     ops += [all_to_all(f"{name}.dispatch", "ffn_all_to_all", **routed)]
     inner = shard(part.intermediate_size, tp)
     if assumptions.experts == "expected":
-        ops += _expected_experts(name, part, inner, hidden, step, deployment)
+        ops += _expected_experts(name, part, inner, width, step, deployment)
     else:
-        ops += _whole_experts(name, part, inner, hidden, step, deployment, decode_on_chip)
+        ops += _whole_experts(name, part, inner, width, step, deployment, decode_on_chip)
     ops += [all_to_all(f"{name}.combine", "ffn_all_to_all", **routed)]
+    if assumptions.vector_operators:
+        ops += [gemm(f"{name}.latent_up_proj", "ffn", n=hidden, k=part.latent_size, **linear)]
     shared = jnp.where(
         part.shared_intermediate_size > 0, part.shared_experts * shard(part.shared_intermediate_size, tp), 0.0
     )
@@ -105,12 +117,13 @@ def _expected_experts(
     touched = expected_experts(part.experts, part.top_k, step.rows)
     local, rows = touched / ep, step.rows * part.top_k / jnp.where(touched > 0, touched, 1.0)
     stored = part.experts / ep * inner * hidden * precision.weights
+    biases = part.experts / ep * part.biases * precision.weights
     grouped = {"groups": local, "m": rows, "precision": precision}
     up = inner * part.in_projections
     return [
         grouped_gemm(f"{name}.up_gate_proj", "ffn", n=up, k=hidden, stored=stored * part.in_projections, **grouped),
         *_activation(name, local * rows * inner, part.in_projections, deployment),
-        grouped_gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, stored=stored, **grouped),
+        grouped_gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, stored=stored + biases, **grouped),
     ]
 
 

@@ -71,7 +71,12 @@ def mapping_reason(model: Model, deployment: Deployment) -> Int8[Array, "..."]:
         else:
             bad = _uneven(shard(part.heads, ranks), shard(part.kv_heads, ranks))
         heads = heads | (bad & (part.layers > 0))
-    split = [(model.latent_attention, "heads"), (model.ssm, "d_inner"), (model.ssd, "heads")]
+    split = [
+        (model.latent_attention, "heads"),
+        (model.ssm, "d_inner"),
+        (model.ssd, "heads"),
+        (model.delta_net, "value_heads"),
+    ]
     for part, size in split:
         if part is not None and even:
             heads = heads | (_uneven(getattr(part, size), ranks) & (part.layers > 0))

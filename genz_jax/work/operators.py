@@ -495,12 +495,13 @@ def selective_scan(
     operands: Number,
     steps: Number,
     precision: Precision,
+    flops_per_state: float = 6.0,
 ) -> Operator:
     """Scan of a state space layer as one fused kernel (arXiv 2312.00752, 2405.21060).
 
     Each of channels·d_state state elements takes, per token, the exponent's product, the decay product, the input
     product and its addition, and the product and addition of the read-out: FLOPs = 6·batch·length·channels·d_state
-    (the exponential not counted).
+    (the exponential not counted). The delta rule has a product and a sum more: it reads the state before the update.
     Memory traffic: `operands` elements per token in, one per channel out, and the state once in and once out, in fp32.
 
     Args:
@@ -512,13 +513,14 @@ def selective_scan(
         operands: elements read per token: x, z, B, C and the step sizes.
         steps: 1 to read an earlier state (decode), 0 to start from none (prefill).
         precision: bytes per element.
+        flops_per_state: FLOPs of a state element and token.
     """
     state = batch * channels * d_state * 4.0
     return Operator(
         name,
         "vector",
         "ssm_scan",
-        flops=6.0 * batch * length * channels * d_state,
+        flops=flops_per_state * batch * length * channels * d_state,
         input=batch * length * operands * precision.activations + steps * state,
         output=batch * length * channels * precision.activations + state,
         cached=state,

@@ -1,13 +1,13 @@
-"""State space layers: Mamba-1 (SSM) and Mamba-2 (SSD)."""
+"""State space layers: Mamba-1 (SSM) and Mamba-2 (SSD), and the gated delta net."""
 
 import equinox as eqx
 import jax.numpy as jnp
 
 from genz_jax.fields import Number
-from genz_jax.specs import SSD, SSM
+from genz_jax.specs import SSD, SSM, DeltaNet
 from genz_jax.work.operators import Operator, all_reduce, conv1d, einsum, gemm, selective_scan
 from genz_jax.work.step import Deployment, Step, shard
-from genz_jax.work.vector import pre_norm
+from genz_jax.work.vector import holding, pre_norm
 
 
 def ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
@@ -21,10 +21,11 @@ def ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deployment: Depl
         return _published_ssm_layer(name, part, hidden, step, deployment)
     channels, linear = shard(part.d_inner, ranks), _linear(step, deployment)
     small = part.dt_rank + 2.0 * part.d_state
+    held = channels * (part.d_state + 1.0) + part.inner_norms + part.biases
     return [
-        *pre_norm(name, step, hidden, deployment),
+        *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * channels, k=hidden, **linear),
-        _convolution(name, channels, part.d_conv, step, deployment),
+        holding(_convolution(name, channels, part.d_conv, step, deployment), held, precision),
         gemm(f"{name}.x_proj", "ssm_projections", n=small, k=channels, **linear),
         all_reduce(
             f"{name}.x_all_reduce", "ssm_collectives", elements=step.rows * small, ranks=ranks, precision=precision
@@ -47,12 +48,35 @@ def ssd_layer(name: str, part: SSD, hidden: Number, step: Step, deployment: Depl
     precision, ranks, linear = deployment.precision, deployment.ranks, _linear(step, deployment)
     heads = shard(part.heads, ranks)
     channels, shared = heads * part.head_dim, 2.0 * shard(part.groups, ranks) * part.d_state
+    held = 3.0 * heads + part.inner_norms + part.biases
     return [
-        *pre_norm(name, step, hidden, deployment),
+        *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * channels + shared + heads, k=hidden, **linear),
-        _convolution(name, channels + shared, part.d_conv, step, deployment),
+        holding(_convolution(name, channels + shared, part.d_conv, step, deployment), held, precision),
         _scan(name, channels, part.d_state, 2.0 * channels + shared + heads, step, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
+        all_reduce(
+            f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
+        ),
+    ]
+
+
+def delta_net_layer(name: str, part: DeltaNet, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
+    """Operators of one gated delta net layer (arXiv 2412.06464) on one device.
+
+    in_proj → q, k, v, gate, β and decay · causal convolution of q, k, v · delta rule, one state of key × value size
+    per value head · out_proj. Heads are split over T = tp·ep; the output is all-reduced.
+    """
+    precision, ranks, linear = deployment.precision, deployment.ranks, _linear(step, deployment)
+    heads = shard(part.value_heads, ranks)
+    keys, values = shard(part.key_heads, ranks) * part.key_head_dim, heads * part.value_head_dim
+    held = 2.0 * heads + part.value_head_dim
+    return [
+        *pre_norm(name, step, hidden, deployment, part.norms),
+        gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * (keys + values + heads), k=hidden, **linear),
+        holding(_convolution(name, 2.0 * keys + values, part.d_conv, step, deployment), held, precision),
+        _scan(name, values, part.key_head_dim, 2.0 * (keys + values + heads), step, deployment, 8.0),
+        gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=values, **linear),
         all_reduce(
             f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
         ),
@@ -80,7 +104,13 @@ def _convolution(name: str, channels: Number, width: Number, step: Step, deploym
 
 
 def _scan(
-    name: str, channels: Number, d_state: Number, operands: Number, step: Step, deployment: Deployment
+    name: str,
+    channels: Number,
+    d_state: Number,
+    operands: Number,
+    step: Step,
+    deployment: Deployment,
+    flops_per_state: float = 6.0,
 ) -> Operator:
     return selective_scan(
         f"{name}.scan",
@@ -90,6 +120,7 @@ def _scan(
         d_state=d_state,
         operands=operands,
         steps=0.0 if step.mode == "prefill" else 1.0,
+        flops_per_state=flops_per_state,
         precision=deployment.precision,
     )
 

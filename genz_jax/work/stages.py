@@ -1,5 +1,8 @@
 """Forward passes of a model: prefill, decode, chunked prefill, and the verification of speculative decoding."""
 
+from typing import Any
+
+import equinox as eqx
 import jax.numpy as jnp
 
 from genz_jax.fields import Number
@@ -8,7 +11,7 @@ from genz_jax.work.attention import attention_layer, latent_attention_layer
 from genz_jax.work.embedding import embedding, head
 from genz_jax.work.ffn import ffn_layer, moe_layer
 from genz_jax.work.operators import Operator, point_to_point
-from genz_jax.work.ssm import ssd_layer, ssm_layer
+from genz_jax.work.ssm import delta_net_layer, ssd_layer, ssm_layer
 from genz_jax.work.step import Deployment, Segment, Step, floor_div
 
 LAYERS = {
@@ -17,6 +20,7 @@ LAYERS = {
     "latent_attention": latent_attention_layer,
     "ssm": ssm_layer,
     "ssd": ssd_layer,
+    "delta_net": delta_net_layer,
     "ffn": ffn_layer,
     "moe": moe_layer,
 }
@@ -121,6 +125,14 @@ def verify_step(workload: Workload, tokens: Number, deployment: Deployment) -> S
     return Step("chunked", batch, tokens, embedded=tokens, sampled=tokens, states=batch, segments=(segment,))
 
 
+def _shared(op: Operator, part: Any) -> Operator:
+    """The operator with its parameters spread over layers that share them."""
+    if not hasattr(part, "tied_layers"):
+        return op
+    share = (part.layers - part.tied_layers) / jnp.maximum(part.layers, 1.0)
+    return eqx.tree_at(lambda o: o.stored, op, op.stored * share)
+
+
 def forward(model: Model, step: Step, deployment: Deployment) -> tuple[Operator, ...]:
     """Operators of one forward pass through all layers, in order, with how often each runs.
 
@@ -131,7 +143,8 @@ def forward(model: Model, step: Step, deployment: Deployment) -> tuple[Operator,
     for kind, layer in LAYERS.items():
         part = getattr(model, kind)
         if part is not None:
-            ops += [op.times(part.layers) for op in layer(kind, part, model.hidden_size, step, deployment)]
+            once = layer(kind, part, model.hidden_size, step, deployment)
+            ops += [_shared(op, part).times(part.layers) for op in once]
     parallelism = deployment.parallelism
     ops += [
         point_to_point(

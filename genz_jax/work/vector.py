@@ -1,13 +1,30 @@
 """Vector work that layers of every kind share."""
 
+import equinox as eqx
+
 from genz_jax.fields import Number
+from genz_jax.specs import Precision
 from genz_jax.work.operators import Operator, norm
 from genz_jax.work.step import Deployment, Step
 
 
-def pre_norm(name: str, step: Step, hidden: Number, deployment: Deployment) -> list[Operator]:
-    """The norm before a layer, with the residual addition fused, where vector operators count."""
+def pre_norm(name: str, step: Step, width: Number, deployment: Deployment, norms: Number = 1.0) -> list[Operator]:
+    """The norm before a layer, with the residual addition fused, where vector operators count.
+
+    Args:
+        name: name of the layer.
+        step: the forward pass.
+        width: width of the input.
+        deployment: spread, formats and physics.
+        norms: vectors of that width that the layer's norms hold.
+    """
     if not deployment.assumptions.vector_operators:
         return []
     precision = deployment.precision
-    return [norm(f"{name}.norm", rows=step.rows, width=hidden, precision=precision, stored=hidden * precision.weights)]
+    stored = norms * width * precision.weights
+    return [norm(f"{name}.norm", rows=step.rows, width=width, precision=precision, stored=stored)]
+
+
+def holding(op: Operator, elements: Number, precision: Precision) -> Operator:
+    """The operator with that many parameters more in memory: biases and small norms, which each rank has whole."""
+    return eqx.tree_at(lambda o: o.stored, op, op.stored + elements * precision.weights)

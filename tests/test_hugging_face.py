@@ -1,0 +1,143 @@
+"""Configs from Hugging Face: what is read, and what is refused with which words."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import genz_jax as gz
+from genz_jax.catalog import hugging_face
+from genz_jax.cli import app
+from genz_jax.specs import FORMATS
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 32,
+    "vocab_size": 128256,
+}
+
+
+def write(folder, values, name="config.json"):
+    file = folder / name
+    file.write_text(values if isinstance(values, str) else json.dumps(values))
+    return file
+
+
+def test_file_and_folder_are_the_catalogues_model(tmp_path):
+    file = write(tmp_path, LLAMA)
+    for path in (file, tmp_path, str(file)):
+        read = gz.Model.from_hugging_face(path)
+        assert gz.parameter_count(read) == gz.parameter_count("llama-3.1-8b")
+    assert gz.Model.from_hugging_face(file).name == tmp_path.name
+    assert gz.model(str(file)).name == tmp_path.name
+
+
+def test_text_part_of_a_vision_model(tmp_path):
+    text = {key: value for key, value in LLAMA.items() if key != "architectures"}
+    file = write(tmp_path, {"architectures": ["LlavaForConditionalGeneration"], "text_config": text})
+    assert float(gz.parameter_count(gz.Model.from_hugging_face(file)).total) == 8_030_261_248
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_size": None}, "no 'hidden_size'"),
+        ({"vocab_size": None}, "no 'vocab_size'"),
+        ({"num_attention_heads": 0}, "num_attention_heads = 0: must be a whole number of 1 or more"),
+        ({"num_hidden_layers": -3}, "num_hidden_layers = -3"),
+        ({"intermediate_size": 10.5}, "intermediate_size = 10.5"),
+        ({"hidden_size": "4096"}, "hidden_size = '4096'"),
+        ({"num_attention_heads": True}, "num_attention_heads = True"),
+        ({"hidden_size": float("inf")}, "hidden_size = inf"),
+        ({"hidden_size": float("nan")}, "hidden_size = nan"),
+        ({"num_key_value_heads": 5}, "does not divide"),
+        ({"hidden_size": 4100, "num_attention_heads": 33}, "no multiple"),
+        ({"attention_bias": "yes"}, "attention_bias = 'yes': must be true or false"),
+        ({"model_type": "lama"}, "'lama' .LlamaForCausalLM. is not known; did you mean .*llama"),
+        ({"model_type": None}, "is not known"),
+        ({"model_type": ["llama"]}, "is not known"),
+        ({"sliding_window": 64, "layer_types": ["full_attention"]}, "1 words for 32 layers"),
+    ],
+)
+def test_bad_values(tmp_path, changes, words):
+    with pytest.raises(ValueError, match=words):
+        gz.Model.from_hugging_face(write(tmp_path, {**LLAMA, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[1, 2]", "a JSON list, must be an object"), ("", "no JSON"), ("{", "no JSON"), ("[" * 100_000, "no JSON")],
+)
+def test_not_an_object(tmp_path, text, words):
+    with pytest.raises(ValueError, match=words):
+        gz.Model.from_hugging_face(write(tmp_path, text))
+
+
+def test_large_file(tmp_path):
+    file = tmp_path / "config.json"
+    with file.open("wb") as stream:
+        stream.truncate(100 * 2**20)
+    with pytest.raises(ValueError, match="104,857,600 bytes; a config has at most"):
+        gz.Model.from_hugging_face(file)
+
+
+def test_links_and_missing_files(tmp_path):
+    loop = tmp_path / "config.json"
+    loop.symlink_to(loop)
+    for path in (loop, tmp_path):
+        with pytest.raises(ValueError, match=r"link that leads to no file|cannot be read"):
+            gz.Model.from_hugging_face(path)
+    with pytest.raises(ValueError, match="no such file"):
+        gz.Model.from_hugging_face(tmp_path / "none.json")
+    with pytest.raises(ValueError, match="no such file"):
+        gz.Model.from_hugging_face("no-such-model")
+
+
+@pytest.mark.parametrize(
+    ("told", "weights", "activations", "compute"),
+    [
+        ({"quant_method": "fp8"}, 1.0, 1.0, "fp8"),
+        ({"quant_method": "mxfp4"}, 0.53125, 2.0, "bf16"),
+        ({"quant_method": "gptq", "bits": 4}, 0.5, 2.0, "bf16"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"g": {"weights": {"num_bits": 8, "type": "int"}, "input_activations": None}},
+            },
+            1.0,
+            2.0,
+            "bf16",
+        ),
+    ],
+)
+def test_quantization_sets_the_precision(tmp_path, told, weights, activations, compute):
+    read = hugging_face.read_precision(write(tmp_path, {**LLAMA, "quantization_config": told}))
+    assert float(read.weights) == weights
+    assert float(read.activations) == activations
+    assert FORMATS[int(read.compute)] == compute
+
+
+def test_file_of_quantization_beside_the_config(tmp_path):
+    file = write(tmp_path, LLAMA)
+    write(tmp_path, {"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"}}, "hf_quant_config.json")
+    read = hugging_face.read_precision(file)
+    assert (float(read.weights), float(read.kv_cache)) == (0.5625, 1.0)
+
+
+def test_unknown_quantization(tmp_path):
+    with pytest.raises(ValueError, match="quantization 'magic' is not known"):
+        hugging_face.read_precision(write(tmp_path, {**LLAMA, "quantization_config": {"quant_method": "magic"}}))
+
+
+def test_command_reads_a_config(tmp_path):
+    file = write(tmp_path, {**LLAMA, "quantization_config": {"quant_method": "fp8"}})
+    done = CliRunner().invoke(app, ["estimate", "--model", str(file), "-p", "H100-SXM"])
+    assert done.exit_code == 0
+    assert "fp8" in done.output
+    done = CliRunner().invoke(app, ["models", "llama-3.1-405b", "--json"])
+    assert json.loads(done.output)["llama-3.1-405b"]["parameter_count"]["total"] == 405_853_388_800
