@@ -15,6 +15,7 @@ from genz_jax.catalog import (
 )
 from genz_jax.estimate import estimate as estimate
 from genz_jax.explore.sweep import sweep as sweep
+from genz_jax.flops import FlopCount as FlopCount, flop_count as flop_count
 from genz_jax.labels import save as save, words as words
 from genz_jax.parameters import ParameterCount as ParameterCount, parameter_count as parameter_count
 from genz_jax.specs import (

@@ -32,6 +32,8 @@ class Assumptions:
         cache_of: what the KV cache must hold: the `batch` at full length, or one `micro-batch` at the evaluated
             position (work/footprint.py).
         pipeline: `scheduled` counts the filling of the pipeline; `published` takes batch/latency (stages.py).
+        sparse_attention: where a model has an indexer, a query sees the tokens that it selects (DSA, arXiv 2512.02556),
+            and the indexer's own work counts; else all of the context (work/attention.py, `_indexer`).
         even_sharding: heads and channels must divide evenly over the ranks, as engines demand; else a rank may have a
             fraction more than another (work/mapping.py).
         first_token_from_prefill: prefill gives the first output token, so that decode makes the others; else decode
@@ -59,6 +61,7 @@ class Assumptions:
     beams_share_queries: bool = False
     cache_of: Literal["batch", "micro-batch"] = "batch"
     pipeline: Literal["scheduled", "published"] = "scheduled"
+    sparse_attention: bool = True
     even_sharding: bool = True
     first_token_from_prefill: bool = True
     bonus_token: bool = True
@@ -100,6 +103,7 @@ genz = Assumptions(
     beams_share_queries=True,
     cache_of="micro-batch",
     pipeline="published",
+    sparse_attention=False,
     even_sharding=False,
     first_token_from_prefill=False,
     bonus_token=False,

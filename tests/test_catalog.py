@@ -143,6 +143,9 @@ def test_layers_add_up(name):
     if name.startswith(("nemotron-h", "nemotron-nano", "nemotron-3")):
         # Each block of these hybrids is one mixer or one feed-forward layer.
         assert mixers + feeds == blocks
+    elif name == "gemma-4-26b-a4b":
+        # Dense layers and experts side by side in every block.
+        assert (mixers, feeds) == (blocks, 2 * blocks)
     else:
         assert mixers == blocks
         assert feeds in (0, blocks)

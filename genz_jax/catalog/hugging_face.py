@@ -273,6 +273,7 @@ def _gemma4(c: Config) -> Model:
     c.refuse(c.get("hidden_size_per_layer_input"), "hidden_size_per_layer_input: embeddings of every layer")
     bias, layers = c.flag("attention_bias"), c.size("num_hidden_layers")
     kinds = c.kinds("layer_types") or []
+    c = _global_heads(c, kinds)
     whole = kinds.count("full_attention") if kinds else layers // 6
     hidden, heads = c.size("hidden_size"), c.size("num_attention_heads")
     parts = _attention(
@@ -290,6 +291,20 @@ def _gemma4(c: Config) -> Model:
     if c.flag("enable_moe_block"):
         experts = _moe(c, norms=3, router_biases=hidden + c.size("num_experts"))
     return _model(c, True, parts, _ffn(c, norms=2), experts)
+
+
+def _global_heads(c: Config, kinds: list[str]) -> Config:
+    """The config with the sizes of the global layers under their own keys, where it has them layer by layer."""
+    given = c.get("per_layer_config")
+    if not given:
+        return c
+    told = {int(i): values for i, values in given.items()}
+    whole = {i for i, kind in enumerate(kinds) if kind == "full_attention"}
+    first = next(iter(told.values()))
+    same = set(told) == whole and all(values == first for values in told.values())
+    c.refuse(not same or set(first) - {"head_dim", "num_key_value_heads"}, "per_layer_config of layers of one kind")
+    heads = first.get("num_key_value_heads", c.get("num_key_value_heads"))
+    return _renamed(c, global_head_dim=first.get("head_dim", c.get("head_dim")), num_global_key_value_heads=heads)
 
 
 def _phi(c: Config) -> Model:
@@ -795,6 +810,7 @@ def read_model(path_or_id: str | os.PathLike[str]) -> Model:
         named = ", ".join(map(str, c.get("architectures", default=[]))) or "no architecture"
         hint = near(str(kind), READERS) or f"; known are {', '.join(sorted(READERS))}"
         raise ValueError(f"{where}: the architecture {kind!r} ({named}) is not known{hint}")
+    c.refuse(c.get("per_layer_config") and kind != "gemma4_text", "per_layer_config: layers of different sizes")
     model = READERS[kind](_renamed(c, model_type=kind))
     name = file.parent.name if file.name == "config.json" and file.parent.name else file.stem
     return model.replace(label=Label(name.removesuffix("_config")))
@@ -809,7 +825,7 @@ def _text_kind(inner: Any, outer: Any) -> Any:
 
 def is_config(text: str) -> bool:
     """Whether a text names a config file or a folder on this machine."""
-    return text.endswith(".json") or Path(text).exists()
+    return text.endswith(".json") or (bool(text.strip()) and Path(text).exists())
 
 
 def read_precision(path_or_id: str | os.PathLike[str]) -> Precision:

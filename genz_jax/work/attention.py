@@ -108,8 +108,16 @@ def latent_attention_layer(
         ops += [grouped_gemm(f"{name}.q_absorb", "attention_projections", n=latent, k=nope, **up)]
     else:
         ops += [gemm(f"{name}.kv_up_proj", "attention_projections", n=heads * (nope + value), k=latent, **linear)]
+    if assumptions.sparse_attention:
+        ops += _indexer(name, part, hidden, query_in, step, deployment)
     for segment in step.segments:
-        context, pairs = segment.seen(None, assumptions)
+        whole, pairs = segment.seen(None, assumptions)
+        context = whole
+        if assumptions.sparse_attention:
+            # A query sees as many tokens as in a window of that length; together the queries of a prompt see them all.
+            selected = jnp.where(part.index_top_k > 0, part.index_top_k, segment.context + segment.newer)
+            seen, pairs = segment.seen(selected, assumptions)
+            context = whole if segment.prefill else seen
         sizes = {
             "batch": segment.batch,
             "heads": heads,
@@ -120,7 +128,7 @@ def latent_attention_layer(
             "precision": precision,
         }
         scores_on_chip, values_on_chip = _residency(segment, step, deployment)
-        cached = segment.batch * context * (latent + rope) * precision.kv_cache
+        cached = segment.batch * whole * (latent + rope) * precision.kv_cache
         scores = attention_scores(
             f"{name}.{segment.name}scores",
             head_dim=latent + rope if absorbed else nope + rope,
@@ -150,6 +158,41 @@ def latent_attention_layer(
         ),
     ]
     return ops
+
+
+def _indexer(
+    name: str, part: LatentAttention, hidden: Number, query_in: Number, step: Step, deployment: Deployment
+) -> list[Operator]:
+    """Operators of the indexer of DeepSeek sparse attention (arXiv 2512.02556), which every rank has whole.
+
+    Queries of `index_heads` heads from the query latent, one key per token and a weight per head, and the scores of
+    all pairs; the keys have a cache of their own. Only `index_layers` of the layers have one, the others share it.
+    """
+    precision, assumptions = deployment.precision, deployment.assumptions
+    heads, size = part.index_heads, part.index_head_dim
+    linear = {"batch": step.sequences, "m": step.tokens, "precision": precision}
+    key = gemm(f"{name}.index_k_proj", "attention_projections", n=size + heads, k=hidden, **linear)
+    ops = [
+        gemm(f"{name}.index_q_proj", "attention_projections", n=heads * size, k=query_in, **linear),
+        holding(key, 2.0 * size, precision),
+    ]
+    for segment in step.segments:
+        context, pairs = segment.seen(None, assumptions)
+        ops.append(
+            attention_scores(
+                f"{name}.{segment.name}index_scores",
+                batch=segment.batch,
+                heads=heads,
+                kv_heads=1.0,
+                queries=segment.queries,
+                context=context,
+                pairs=pairs,
+                head_dim=size,
+                precision=precision,
+            )
+        )
+    share = part.index_layers / jnp.maximum(part.layers, 1.0)
+    return [op.times(share) for op in ops]
 
 
 def _residency(segment: Segment, step: Step, deployment: Deployment) -> tuple[str, str]:

@@ -63,8 +63,8 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
 
     ops = pre_norm(name, step, hidden, deployment, part.norms)
     router_in = floor_div(hidden, tp) if assumptions.sharded_router else hidden
-    small = part.router_biases + part.shared_gate * hidden
-    ops += [holding(gemm(f"{name}.router", "ffn", n=part.experts, k=router_in, **linear), small, precision)]
+    router = gemm(f"{name}.router", "ffn", n=part.experts + part.shared_gate, k=router_in, **linear)
+    ops += [holding(router, part.router_biases, precision)]
     if assumptions.sharded_router:
         # The published decode step reduces the hidden vector here, its other steps the router's logits.
         reduced = hidden if step.mode == "decode" else part.experts

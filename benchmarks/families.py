@@ -1,0 +1,61 @@
+"""Count each family's default config beside PyTorch, into docs/families.md: python benchmarks/families.py
+
+Needs the packages of the dependency group `exact`.
+"""
+
+import json
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch  # pyright: ignore[reportMissingImports]
+import transformers  # pyright: ignore[reportMissingImports]
+
+import genz_jax as gz
+from genz_jax.catalog.hugging_face import READERS
+
+HEAD = """# Families that `gz.Model.from_hugging_face` reads
+
+The default config of each `model_type` in transformers {version}, counted by `gz.parameter_count` and by PyTorch on the
+meta device. Made by `python benchmarks/families.py`; `tests/test_exact_parameters.py` holds more configs of each.
+The text part of vision-language configs is read; layers for multi-token prediction are left out.
+
+| `model_type` | parameters | PyTorch | active | attention | ssm | ffn | experts | embedding + head | norms |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+"""
+
+
+def count(kind: str) -> tuple[gz.ParameterCount, int]:
+    """Our count of a family's default config, and PyTorch's."""
+    config = transformers.AutoConfig.for_model(kind)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        file.write_text(json.dumps({**config.to_dict(), "model_type": kind}, default=str))
+        mine = gz.parameter_count(gz.Model.from_hugging_face(file))
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    return mine, sum(parameter.numel() for parameter in model.parameters())
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    lines, left = [], {}
+    for kind in sorted(READERS):
+        try:
+            mine, theirs = count(kind)
+        except Exception as error:  # what transformers cannot build is listed with its reason
+            left[kind] = f"{type(error).__name__}: {str(error).splitlines()[0].rpartition('config.json: ')[2][:90]}"
+            continue
+        parts = (mine.active, mine.attention, mine.ssm, mine.ffn, mine.experts, mine.embedding + mine.head, mine.norms)
+        same = "equal" if float(mine.total) == theirs else f"{theirs:,}"
+        cells = [f"{float(mine.total):,.0f}", same, *(f"{float(part):,.0f}" for part in parts)]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    text = HEAD.format(version=transformers.__version__) + "\n".join(lines) + "\n"
+    if left:
+        text += "\nWithout such a row:\n\n" + "\n".join(f"- `{kind}`: {why}" for kind, why in left.items()) + "\n"
+    Path(__file__).parent.parent.joinpath("docs", "families.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
