@@ -12,7 +12,7 @@ import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
 
 import genz_jax as gz
-from genz_jax.catalog.hugging_face import READERS
+from genz_jax.catalog.architectures import READERS
 
 HEAD = """# Families that `gz.Model.from_hugging_face` reads
 

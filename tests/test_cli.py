@@ -332,7 +332,7 @@ def test_models_as_json():
     assert all("llama" in name for name in found)
     entry = found["llama-3.1-8b"]
     assert entry["numbers"]["attention.kv_heads"] == 8
-    assert entry["weights"] == pytest.approx(entry["parameters"], rel=1e-4)
+    assert entry["parameter_count"]["total"] == entry["parameters"]
     assert entry["source"]
 
 
