@@ -129,6 +129,15 @@ def test_file_of_quantization_beside_the_config(tmp_path):
     assert (float(read.weights), float(read.kv_cache)) == (0.5625, 1.0)
 
 
+def test_mixed_quantization_asks_for_a_precision(tmp_path):
+    file = write(tmp_path, LLAMA)
+    write(tmp_path, {"quantization": {"quant_algo": "MIXED_PRECISION"}}, "hf_quant_config.json")
+    with pytest.raises(ValueError, match="differs from layer to layer"):
+        hugging_face.read_precision(file)
+    done = CliRunner().invoke(app, ["estimate", "--model", str(file), "-p", "B200", "--precision", "nvfp4-nvfp4-fp8"])
+    assert done.exit_code == 0
+
+
 def test_unknown_quantization(tmp_path):
     with pytest.raises(ValueError, match="quantization 'magic' is not known"):
         hugging_face.read_precision(write(tmp_path, {**LLAMA, "quantization_config": {"quant_method": "magic"}}))

@@ -111,8 +111,12 @@ def _formats(where: Any, given: Mapping[str, Any]) -> tuple[str, str]:
         "mxfp8": ("fp8", "fp8"),
         "w4a16_awq": ("int4", "bf16"),
         "w4a8_awq": ("int4", "fp8"),
-        "mixed_precision": ("fp8", "fp8"),
     }
+    if method == "mixed_precision":
+        raise ValueError(
+            f"{where}: the quantization differs from layer to layer, which one precision cannot say; "
+            "give the precision that most weights have, for example nvfp4-nvfp4-fp8"
+        )
     if method in by_method:
         return by_method[method]
     bits = given.get("bits")
