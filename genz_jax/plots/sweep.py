@@ -1,53 +1,29 @@
-"""Plots: design spaces and curves of a sweep, with units on the axes."""
+"""Plots of a sweep: curves, and maps of a design space with today's accelerators marked."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genz_jax import catalog, units
+from genz_jax import catalog
+from genz_jax.plots.style import (
+    COLOURS,
+    LINE_STYLES,
+    headline,
+    is_numeric,
+    is_wide,
+    new_figure,
+    panels,
+    round_levels,
+    save,
+    scaled,
+)
 from genz_jax.specs import LINK_ALIASES
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
-
-_STYLES = ("-", "--", "-.", ":")
-_SCALES = {  # unit of the figure's axis, by base unit
-    units.SECOND: ("ms", 1e-3),
-    units.BYTE_RATE: ("TB/s", 1e12),
-    units.BYTE: ("GB", 1e9),
-    units.FLOP_RATE: ("PFLOP/s", 1e15),
-    units.FLOP: ("TFLOP", 1e12),
-    units.TOKEN_RATE: ("tokens/s", 1.0),
-    units.REQUEST_RATE: ("requests/s", 1.0),
-    units.WATT: ("W", 1.0),
-    units.JOULE: ("J", 1.0),
-    units.JOULE_PER_TOKEN: ("mJ/token", 1e-3),
-    units.TOKEN: ("tokens", 1.0),
-    units.ONE: ("", 1.0),
-}
-
-
-def _scaled(array: "xr.DataArray") -> tuple[np.ndarray, str]:
-    """Values in a readable unit, and the axis label with it."""
-    unit = array.attrs.get("units", units.ONE)
-    symbol, factor = _SCALES.get(unit, (unit, 1.0))
-    largest = float(np.max(array.values, initial=0.0, where=np.isfinite(array.values)))
-    if unit == units.BYTE_RATE and largest < 1e12:
-        symbol, factor = "GB/s", 1e9
-    if unit == units.SECOND and largest >= 2.0:
-        symbol, factor = "s", 1.0
-    name = str(array.attrs.get("long_name", array.name))
-    return np.asarray(array.values, dtype=float) / factor, f"{name} ({symbol})" if symbol else name
-
-
-def _numeric(dataset: "xr.Dataset", name: str) -> bool:
-    return name in dataset.coords and np.issubdtype(dataset[name].dtype, np.number)
 
 
 def plot(
@@ -77,7 +53,7 @@ def plot(
     if name not in dataset:
         raise ValueError(f"figure {name!r}: not in the dataset; it has {', '.join(map(str, dataset.data_vars))}")
     array = dataset[name]
-    numeric = [d for d in array.dims if _numeric(dataset, str(d)) and array.sizes[d] > 1]
+    numeric = [d for d in array.dims if is_numeric(dataset, str(d)) and array.sizes[d] > 1]
     if not numeric:
         raise ValueError(f"figure {name!r}: depends on no numeric axis ({', '.join(map(str, array.dims))}); sweep one")
     numeric.sort(key=lambda d: -array.sizes[d])
@@ -91,61 +67,6 @@ def plot(
     return drawn
 
 
-def save(drawn: "Figure", path: str) -> None:
-    """Write a figure to a .png, .pdf or .svg file, whole or not at all.
-
-    Raises:
-        ValueError: the path ends otherwise, or cannot be written.
-    """
-    from genz_jax import files
-
-    def write(fresh: str) -> None:
-        drawn.savefig(fresh, dpi=160)
-
-    files.write(path, dict.fromkeys((".png", ".pdf", ".svg"), write))
-
-
-def _panels(array: "xr.DataArray", used: Sequence[str], most: int) -> list[tuple[str, dict[Any, Any]]]:
-    """Titles and selections of the combinations of the other dimensions; some where there are too many."""
-    others = [d for d in reversed(array.dims) if d not in used]
-    picks: list[tuple[str, dict[Any, Any]]] = [("", {})]
-    for dim in others:
-        coord = array[dim]
-        places = range(array.sizes[dim])
-        if len(places) * len(picks) > most:
-            keep = max(most // len(picks), 1)
-            places = sorted({round(i) for i in np.linspace(0, array.sizes[dim] - 1, keep)})
-        picks = [(f"{_place(coord, i)}, {title}".rstrip(", "), {**at, dim: i}) for title, at in picks for i in places]
-    return picks
-
-
-def _place(coord: "xr.DataArray", index: int) -> str:
-    value = coord.values[index]
-    if isinstance(value, str):
-        return value
-    unit = coord.attrs.get("units", units.ONE)
-    return f"{coord.name} {units.show(float(value), unit)}"
-
-
-def _new(count: int, columns: int) -> tuple["Figure", list["Axes"]]:
-    """A figure with that many panels, without a window."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = -(-count // columns)
-    drawn = Figure(figsize=(1.2 + 4.2 * columns, 0.9 + 3.7 * rows), layout="constrained")
-    FigureCanvasAgg(drawn)
-    axes = np.atleast_1d(drawn.subplots(rows, columns, squeeze=False)).ravel()
-    for extra in axes[count:]:
-        extra.set_visible(False)
-    return drawn, list(axes[:count])
-
-
-def _log_if_wide(values: np.ndarray) -> bool:
-    good = values[np.isfinite(values)]
-    return good.size > 0 and bool(good.min() > 0 and good.max() / good.min() > 20)
-
-
 def curves(dataset: "xr.Dataset", figure: str, x: str) -> "Figure":
     """Draw a figure along one numeric axis: one line for each combination of the other dimensions.
 
@@ -155,19 +76,19 @@ def curves(dataset: "xr.Dataset", figure: str, x: str) -> "Figure":
         x: dimension of the horizontal axis.
     """
     array = dataset[figure].transpose(..., x)
-    drawn, (axes,) = _new(1, 1)
+    drawn, (axes,) = new_figure(1, 1)
     drawn.set_size_inches(8.0, 5.0)
-    across, x_label = _scaled(dataset[x])
-    values, y_label = _scaled(array)
-    for i, (title, at) in enumerate(_panels(array, [x], 24)):
+    across, x_label = scaled(dataset[x])
+    values, y_label = scaled(array)
+    for i, (title, at) in enumerate(panels(array, [x], 24)):
         line = values[tuple(at.get(d, slice(None)) for d in array.dims)]
-        style = _STYLES[(i // len(COLOURS)) % len(_STYLES)]
+        style = LINE_STYLES[(i // len(COLOURS)) % len(LINE_STYLES)]
         mark = "o" if across.size <= 12 else ""
         axes.plot(across, line, style, marker=mark, color=COLOURS[i % len(COLOURS)], label=title or figure, lw=1.8)
     axes.set(xlabel=x_label, ylabel=y_label)
-    axes.set_title(_headline(dataset), fontsize=10)
-    axes.set_xscale("log" if _log_if_wide(across) else "linear")
-    axes.set_yscale("log" if _log_if_wide(values) else "linear")
+    axes.set_title(headline(dataset), fontsize=10)
+    axes.set_xscale("log" if is_wide(across) else "linear")
+    axes.set_yscale("log" if is_wide(values) else "linear")
     axes.grid(True, which="both", alpha=0.25)
     if len(axes.lines) > 1:
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
@@ -193,21 +114,21 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
     from matplotlib.colors import LogNorm, Normalize
 
     array = dataset[figure].transpose(..., y, x)
-    panels = _panels(array, [x, y], 9)
+    picks = panels(array, [x, y], 9)
     first = next((array.sizes[d] for d in array.dims if d not in (x, y)), 1)
-    drawn, axes = _new(len(panels), first if len(panels) > first and first <= 4 else min(len(panels), 3))
-    values, label = _scaled(array)
-    across, x_label = _scaled(dataset[x])
-    up, y_label = _scaled(dataset[y])
-    shown = np.concatenate([values[tuple(at.get(d, slice(None)) for d in array.dims)].ravel() for _, at in panels])
+    drawn, axes = new_figure(len(picks), first if len(picks) > first and first <= 4 else min(len(picks), 3))
+    values, label = scaled(array)
+    across, x_label = scaled(dataset[x])
+    up, y_label = scaled(dataset[y])
+    shown = np.concatenate([values[tuple(at.get(d, slice(None)) for d in array.dims)].ravel() for _, at in picks])
     shown = shown[np.isfinite(shown)]
     low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 1.0)
-    wide = low > 0 and high / low > 5
-    norm = LogNorm(low, high) if wide else Normalize(low, high)
-    lines = _round_levels(low, high) if wide else np.linspace(low, high, 9)[1:-1]
+    spread = low > 0 and high / low > 5
+    norm = LogNorm(low, high) if spread else Normalize(low, high)
+    lines = round_levels(low, high) if spread else np.linspace(low, high, 9)[1:-1]
     marks = _marks(dataset, x, y, TODAY if chips is None else chips)
     image = None
-    for panel, (title, at) in zip(axes, panels, strict=True):
+    for panel, (title, at) in zip(axes, picks, strict=True):
         flat = values[tuple(at.get(d, slice(None)) for d in array.dims)]
         panel.set_facecolor("0.9")
         image = panel.pcolormesh(across, up, np.ma.masked_invalid(flat), norm=norm, cmap="cividis", shading="nearest")
@@ -218,13 +139,13 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
         else:
             panel.text(0.5, 0.5, "does not run here", transform=panel.transAxes, ha="center")
         panel.set_title(title or figure, fontsize=9)
-        panel.set_xscale("log" if _log_if_wide(across) else "linear")
-        panel.set_yscale("log" if _log_if_wide(up) else "linear")
+        panel.set_xscale("log" if is_wide(across) else "linear")
+        panel.set_yscale("log" if is_wide(up) else "linear")
         panel.set(xlabel=x_label, ylabel=y_label, xlim=(across.min(), across.max()), ylim=(up.min(), up.max()))
         _mark(panel, marks)
     assert image is not None
     drawn.colorbar(image, ax=axes, label=label, fraction=0.03, format=lambda v, _: f"{v:g}")
-    drawn.suptitle(f"{_headline(dataset)} (other numbers of the platform as they are)", fontsize=10)
+    drawn.suptitle(f"{headline(dataset)} (other numbers of the platform as they are)", fontsize=10)
     return drawn
 
 
@@ -256,19 +177,6 @@ def _mark(panel: "Axes", marks: dict[str, tuple[float, float]]) -> None:
         )
 
 
-def _round_levels(low: float, high: float) -> np.ndarray:
-    """Levels 1, 2 and 5 of every decade between two values."""
-    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    levels = np.outer(decades, (1.0, 2.0, 5.0)).ravel()
-    return levels[(levels > low) & (levels < high)]
-
-
-def _headline(dataset: "xr.Dataset") -> str:
-    """What was swept, in a line."""
-    parts = [str(dataset.attrs.get(f"{what}_name", "")) for what in ("platform", "precision", "workload")]
-    return "; ".join(part for part in parts if part)
-
-
 def _marks(dataset: "xr.Dataset", x: str, y: str, chips: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Places of catalogue platforms on a map of two of a platform's numbers, those inside it."""
     own = {"flops", "mem_bw", "mem_capacity", "power", *LINK_ALIASES}
@@ -277,15 +185,15 @@ def _marks(dataset: "xr.Dataset", x: str, y: str, chips: Sequence[str]) -> dict[
     found = {}
     for name in chips:
         platform = catalog.platform(name)
-        place = []
+        at_axes = []
         for axis in (x, y):
             at: Any = platform
             for step in LINK_ALIASES.get(axis, axis).split("."):
                 at = at[int(step)] if isinstance(at, tuple) else getattr(at, step)
             values = dataset[axis].values
             inside = values.min() <= float(at) <= values.max()
-            scaled = _scaled(dataset[axis])[0].max() / values.max()
-            place.append(float(at) * scaled if inside else np.nan)
-        if np.isfinite(place).all():
-            found[platform.name] = (place[0], place[1])
+            factor = scaled(dataset[axis])[0].max() / values.max()
+            at_axes.append(float(at) * factor if inside else np.nan)
+        if np.isfinite(at_axes).all():
+            found[platform.name] = (at_axes[0], at_axes[1])
     return found

@@ -1,0 +1,120 @@
+"""Style: palette, units of axes, panels, and how a figure becomes a file."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genz_jax import units
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+LINE_STYLES = ("-", "--", "-.", ":")
+SCALES = {  # unit of the figure's axis, by base unit
+    units.SECOND: ("ms", 1e-3),
+    units.BYTE_RATE: ("TB/s", 1e12),
+    units.BYTE: ("GB", 1e9),
+    units.FLOP_RATE: ("PFLOP/s", 1e15),
+    units.FLOP: ("TFLOP", 1e12),
+    units.TOKEN_RATE: ("tokens/s", 1.0),
+    units.REQUEST_RATE: ("requests/s", 1.0),
+    units.WATT: ("W", 1.0),
+    units.JOULE: ("J", 1.0),
+    units.JOULE_PER_TOKEN: ("mJ/token", 1e-3),
+    units.TOKEN: ("tokens", 1.0),
+    units.ONE: ("", 1.0),
+}
+
+
+def scaled(array: "xr.DataArray") -> tuple[np.ndarray, str]:
+    """Values in a readable unit, and the axis label with it."""
+    unit = array.attrs.get("units", units.ONE)
+    symbol, factor = SCALES.get(unit, (unit, 1.0))
+    largest = float(np.max(array.values, initial=0.0, where=np.isfinite(array.values)))
+    if unit == units.BYTE_RATE and largest < 1e12:
+        symbol, factor = "GB/s", 1e9
+    if unit == units.SECOND and largest >= 2.0:
+        symbol, factor = "s", 1.0
+    name = str(array.attrs.get("long_name", array.name))
+    return np.asarray(array.values, dtype=float) / factor, f"{name} ({symbol})" if symbol else name
+
+
+def is_numeric(dataset: "xr.Dataset", name: str) -> bool:
+    """True if the dataset has that coordinate and it is one of numbers."""
+    return name in dataset.coords and np.issubdtype(dataset[name].dtype, np.number)
+
+
+def save(drawn: "Figure", path: str) -> None:
+    """Write a figure to a .png, .pdf or .svg file, whole or not at all.
+
+    Raises:
+        ValueError: the path ends otherwise, or cannot be written.
+    """
+    from genz_jax import files
+
+    def write(fresh: str) -> None:
+        drawn.savefig(fresh, dpi=160)
+
+    files.write(path, dict.fromkeys((".png", ".pdf", ".svg"), write))
+
+
+def panels(array: "xr.DataArray", used: Sequence[str], most: int) -> list[tuple[str, dict[Any, Any]]]:
+    """Titles and selections of the combinations of the other dimensions; some where there are too many."""
+    others = [d for d in reversed(array.dims) if d not in used]
+    picks: list[tuple[str, dict[Any, Any]]] = [("", {})]
+    for dim in others:
+        coord = array[dim]
+        places = range(array.sizes[dim])
+        if len(places) * len(picks) > most:
+            keep = max(most // len(picks), 1)
+            places = sorted({round(i) for i in np.linspace(0, array.sizes[dim] - 1, keep)})
+        picks = [(f"{place(coord, i)}, {title}".rstrip(", "), {**at, dim: i}) for title, at in picks for i in places]
+    return picks
+
+
+def place(coord: "xr.DataArray", index: int) -> str:
+    """Name and value of a place along a coordinate."""
+    value = coord.values[index]
+    if isinstance(value, str):
+        return value
+    unit = coord.attrs.get("units", units.ONE)
+    return f"{coord.name} {units.show(float(value), unit)}"
+
+
+def new_figure(count: int, columns: int) -> tuple["Figure", list["Axes"]]:
+    """A figure with that many panels, without a window."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    drawn = Figure(figsize=(1.2 + 4.2 * columns, 0.9 + 3.7 * rows), layout="constrained")
+    FigureCanvasAgg(drawn)
+    axes = np.atleast_1d(drawn.subplots(rows, columns, squeeze=False)).ravel()
+    for extra in axes[count:]:
+        extra.set_visible(False)
+    return drawn, list(axes[:count])
+
+
+def is_wide(values: np.ndarray) -> bool:
+    """True if the values span so much that a log scale shows them better."""
+    good = values[np.isfinite(values)]
+    return good.size > 0 and bool(good.min() > 0 and good.max() / good.min() > 20)
+
+
+def round_levels(low: float, high: float) -> np.ndarray:
+    """Levels 1, 2 and 5 of every decade between two values."""
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    levels = np.outer(decades, (1.0, 2.0, 5.0)).ravel()
+    return levels[(levels > low) & (levels < high)]
+
+
+def headline(dataset: "xr.Dataset") -> str:
+    """What was swept, in a line."""
+    parts = [str(dataset.attrs.get(f"{what}_name", "")) for what in ("platform", "precision", "workload")]
+    return "; ".join(part for part in parts if part)
