@@ -19,6 +19,10 @@ class Assumptions:
         kv_cache_writes: new keys and values are written to the cache as well as read (work/attention.py).
         decode_activations_on_chip: activations of decode steps stay on chip (work/stages.py, `Step.resident`).
         on_chip_traffic: on-chip tensors take time at the on-chip bandwidth; else none (machine/roofline.py).
+        fused_attention: scores, softmax and values of all the context of a sequence are one kernel with its scores on
+            chip; else scores and values of each stretch of context are operators of their own (work/kernel.py).
+        latent_form: form of latent attention: `by stage` is naive for prompts and absorbed for decode; or `naive` or
+            `absorbed` for both (work/attention.py, `latent_attention_layer`).
         experts: routed experts whose weights a pass reads. `expected`: E(1 − (1 − K/E)^tokens) of E, for uniform
             routing. `routed`: min(tokens·K, E). `published`: all in prefill, ⌈K/ep⌉ per device in decode whatever the
             batch (work/ffn.py).
@@ -26,8 +30,8 @@ class Assumptions:
             (work/ffn.py).
         fused_scan: the selective scan is one kernel with its intermediates on chip and split over tensor parallel
             ranks; else seven einsums of the whole state (work/ssm.py).
-        decode_position: position of the decode step that stands for all: `mean` of the generated, or `last`
-            (work/stages.py).
+        decode_position: what the decode step stands for: the exact `mean` over all generated positions, or the `last`
+            (work/stages.py, work/kernel.py).
         beams_share_queries: all beams' queries of the shared prompt count as one (work/stages.py).
         cache_of: what the KV cache must hold: the `batch` at full length, or one `micro-batch` at the evaluated
             position (work/footprint.py).
@@ -54,6 +58,8 @@ class Assumptions:
     kv_cache_writes: bool = True
     decode_activations_on_chip: bool = False
     on_chip_traffic: bool = False
+    fused_attention: bool = True
+    latent_form: Literal["by stage", "naive", "absorbed"] = "by stage"
     experts: Literal["expected", "routed", "published"] = "expected"
     sharded_router: bool = False
     fused_scan: bool = True
@@ -70,6 +76,7 @@ class Assumptions:
 
     def __post_init__(self):
         choices = {
+            "latent_form": ("by stage", "naive", "absorbed"),
             "experts": ("expected", "routed", "published"),
             "decode_position": ("mean", "last"),
             "cache_of": ("batch", "micro-batch"),
@@ -96,6 +103,7 @@ genz = Assumptions(
     kv_cache_writes=False,
     decode_activations_on_chip=True,
     on_chip_traffic=True,
+    fused_attention=False,
     experts="published",
     sharded_router=True,
     fused_scan=False,

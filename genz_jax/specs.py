@@ -4,10 +4,14 @@ A number may be given as a Python or NumPy number, a JAX array or tracer, text w
 an `xarray.DataArray`. Text is converted to base units and values are checked when a spec is made.
 """
 
+import dataclasses
 import os
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from genz_jax import units
 from genz_jax.fields import (
@@ -20,9 +24,11 @@ from genz_jax.fields import (
     Number,
     Rule,
     Spec,
+    convert,
     near,
     number,
 )
+from genz_jax.formats import FORMATS, read_format
 
 # ---------------------------------------------------------------------------------------------------------- model
 
@@ -197,55 +203,28 @@ class Model(Spec):
 # ------------------------------------------------------------------------------------------------------- platform
 
 
-FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "int4", "int2")
-"""Number formats of the matrix units, wide to narrow; a format's code is its place here."""
-
-FORMAT_BYTES: dict[str, float] = dict(zip(FORMATS, (4.0, 4.0, 2.0, 2.0, 1.0, 1.0, 0.75, 0.5, 0.5, 0.25), strict=True))
-"""Bytes per element of each format."""
-
-BLOCK_FORMATS: dict[str, tuple[str, float]] = {
-    "nvfp4": ("fp4", 0.5 + 1.0 / 16.0),
-    "mxfp4": ("fp4", 0.5 + 1.0 / 32.0),
-    "mxfp6": ("fp6", 0.75 + 1.0 / 32.0),
-    "mxfp8": ("fp8", 1.0 + 1.0 / 32.0),
-}
-"""Block-scaled formats: the format of the elements, and bytes per element with the scales.
-
-NVFP4 has an 8-bit scale for 16 elements, the OCP microscaling formats (MX specification 1.0) one for 32.
-"""
-
-_WIDER = {  # the formats tried, in order, where a platform has no rate for one
-    "tf32": ("fp32",),
-    "fp16": ("bf16",),
-    "fp8": ("bf16",),
-    "int8": ("fp8", "bf16"),
-    "fp6": ("fp8", "bf16"),
-    "fp4": ("fp6", "fp8", "bf16"),
-    "int4": ("fp4", "int8", "fp8", "bf16"),
-    "int2": ("int4", "fp4", "int8", "fp8", "bf16"),
-}
-
-
 class Rates(Spec):
     """Peak dense rate of each number format as a multiple of `Platform.flops`, which is the 16-bit rate.
 
-    A format that the platform lacks runs at the rate of the nearest wider one that it has.
+    A rate of 0 stands for a format that the platform lacks: it runs at the nearest wider one that there is.
     """
 
     fp32: Number = number(units.ONE, "rate of fp32 relative to bf16", 0.5)
-    tf32: Number = number(units.ONE, "rate of tf32 relative to bf16", 0.5)
+    tf32: Number = number(units.ONE, "rate of tf32 relative to bf16", 0.5, NOT_NEGATIVE)
     bf16: Number = number(units.ONE, "rate of bf16 relative to bf16", 1.0)
-    fp16: Number = number(units.ONE, "rate of fp16 relative to bf16", 1.0)
-    fp8: Number = number(units.ONE, "rate of fp8 relative to bf16", 2.0)
-    int8: Number = number(units.ONE, "rate of int8 relative to bf16", 2.0)
-    fp6: Number = number(units.ONE, "rate of fp6 relative to bf16", 2.0)
-    fp4: Number = number(units.ONE, "rate of fp4 relative to bf16", 4.0)
-    int4: Number = number(units.ONE, "rate of int4 relative to bf16", 4.0)
-    int2: Number = number(units.ONE, "rate of int2 relative to bf16", 8.0)
+    fp16: Number = number(units.ONE, "rate of fp16 relative to bf16", 1.0, NOT_NEGATIVE)
+    fp8: Number = number(units.ONE, "rate of fp8 relative to bf16", 2.0, NOT_NEGATIVE)
+    int8: Number = number(units.ONE, "rate of int8 relative to bf16", 2.0, NOT_NEGATIVE)
+    fp6: Number = number(units.ONE, "rate of fp6 relative to bf16", 2.0, NOT_NEGATIVE)
+    fp4: Number = number(units.ONE, "rate of fp4 relative to bf16", 4.0, NOT_NEGATIVE)
+    int4: Number = number(units.ONE, "rate of int4 relative to bf16", 4.0, NOT_NEGATIVE)
+    int2: Number = number(units.ONE, "rate of int2 relative to bf16", 8.0, NOT_NEGATIVE)
 
     @classmethod
     def from_peaks(cls, peaks: dict[str, float]) -> "Rates":
-        """Relative rates from absolute peaks by format, filled with the nearest wider format's.
+        """Relative rates from absolute peaks by format; a format without a peak has the rate 0.
+
+        By default fp16 has the rate of bf16, and fp32 that of tf32, or half the 16-bit rate.
 
         Args:
             peaks: flop s-1 by format name; `bf16` is needed.
@@ -258,11 +237,10 @@ class Rates(Spec):
                 raise ValueError(f"Rates: unknown format {name!r}{near(name, FORMATS)}")
         if "bf16" not in peaks:
             raise ValueError(f"Rates: no bf16 among {sorted(peaks)}; the 16-bit rate is the base of the others")
-        full = dict(peaks)
-        full.setdefault("fp32", peaks.get("tf32", peaks["bf16"] / 2))
-        for name, wider in _WIDER.items():
-            full.setdefault(name, full[next((w for w in wider if w in peaks), wider[-1])])
-        return cls(**{name: full[name] / peaks["bf16"] for name in FORMATS})
+        full = dict.fromkeys(FORMATS, 0.0) | peaks
+        full["fp32"] = peaks.get("fp32", peaks.get("tf32", peaks["bf16"] / 2))
+        full["fp16"] = peaks.get("fp16", peaks["bf16"])
+        return cls(**{name: rate / peaks["bf16"] for name, rate in full.items()})
 
 
 class NetworkLevel(Spec):
@@ -373,6 +351,12 @@ class Workload(Spec):
     input_tokens: Number = number(units.TOKEN, "prompt tokens of a request", 1024, rule=WHOLE)
     output_tokens: Number = number(units.TOKEN, "generated tokens of a request", 128, rule=COUNT)
     beams: Number = number(units.ONE, "beams of a request", 1, rule=WHOLE)
+    cached_tokens: Number = number(
+        units.TOKEN, "prompt tokens that are in the KV cache already", None, rule=COUNT, keyword=True
+    )
+    cache_hit_rate: Number = number(
+        units.ONE, "share of the prompts whose cached tokens are there", 1.0, rule=SHARE, keyword=True
+    )
     prefill_chunks: tuple[PrefillChunk, ...] = ()
     decode_chunks: tuple[DecodeChunk, ...] = ()
     label: Label = eqx.field(static=True, default=Label())
@@ -401,14 +385,37 @@ _FORMAT_CODE = Rule(
     whole=True,
 )
 
+TENSORS = ("weights", "activations", "kv_cache", "scores", "experts", "embedding", "accumulation", "state")
+"""Tensors that have a format each, in a `Precision`."""
+
 
 class Precision(Spec):
-    """Number formats: bytes per element of each tensor, and the format that the matrix units run at."""
+    """Number formats: bytes per element of each kind of tensor, and the format of its arithmetic.
+
+    A product of two tensors runs at the wider of their formats: linear layers at that of `weights` and `activations`,
+    experts and the head likewise, attention at that of `scores` and `kv_cache`. So weight-only quantization
+    ("int4-bf16") saves bytes and no arithmetic.
+
+    With `kv_outliers` s and `kv_rank` r the KV cache is compressed as GEAR does (arXiv 2403.05527): an element of N
+    tokens of D channels takes b + s·2 + r·(N + D)/(N·D)·2 bytes, where b is `kv_cache`.
+    """
 
     weights: Number = number(units.ONE, "bytes per weight")
     activations: Number = number(units.ONE, "bytes per activation")
     kv_cache: Number = number(units.ONE, "bytes per element of the KV cache")
-    compute: Number = number(units.ONE, "code of the format of the matrix units", rule=_FORMAT_CODE)
+    scores: Number = number(units.ONE, "bytes per attention score")
+    experts: Number = number(units.ONE, "bytes per weight of routed experts")
+    embedding: Number = number(units.ONE, "bytes per weight of embedding and head")
+    accumulation: Number = number(units.ONE, "bytes per element of partial sums that ranks reduce")
+    state: Number = number(units.ONE, "bytes per element of recurrent states")
+    weights_format: Number = number(units.ONE, "code of the format of weights", rule=_FORMAT_CODE)
+    activations_format: Number = number(units.ONE, "code of the format of activations", rule=_FORMAT_CODE)
+    kv_cache_format: Number = number(units.ONE, "code of the format of the KV cache", rule=_FORMAT_CODE)
+    scores_format: Number = number(units.ONE, "code of the format of attention scores", rule=_FORMAT_CODE)
+    experts_format: Number = number(units.ONE, "code of the format of routed experts", rule=_FORMAT_CODE)
+    embedding_format: Number = number(units.ONE, "code of the format of embedding and head", rule=_FORMAT_CODE)
+    kv_outliers: Number = number(units.ONE, "share of the KV cache that is kept in 16 bits besides", 0.0, rule=SHARE)
+    kv_rank: Number = number(units.ONE, "rank of the 16-bit correction of each head's KV cache", 0.0, rule=COUNT)
     label: Label = eqx.field(static=True, default=Label())
 
     def __init__(
@@ -418,58 +425,122 @@ class Precision(Spec):
         kv_cache: Any = None,
         compute: Any = None,
         label: Label | None = None,
+        *,
+        scores: Any = None,
+        experts: Any = None,
+        embedding: Any = None,
+        accumulation: Any = None,
+        state: Any = "fp32",
+        kv_outliers: Any = 0.0,
+        kv_rank: Any = 0.0,
+        **formats: Any,
     ):
-        """Make a precision from format names.
+        """Make a precision from format names (`formats.read_format` has their grammar) or bytes per element.
 
         Args:
-            weights: format of weights, one of `FORMATS` or `BLOCK_FORMATS`.
-            activations: format of activations; by default that of the weights.
+            weights: format of weights.
+            activations: format of activations; by default that of the weights, or bf16 where that is one of storage
+                only, such as int4:128x16 or 4.85bit.
             kv_cache: format of the KV cache; by default that of the activations.
-            compute: format that the matrix units run at; by default the wider of weights and activations.
+            compute: format of the arithmetic of all tensors, where it is not their own; needed for bytes.
             label: name shown to people; by default the formats.
+            scores: format of attention scores and of queries in attention; by default that of the activations.
+            experts: format of the weights of routed experts; by default that of the weights.
+            embedding: format of embedding and head; by default that of the weights.
+            accumulation: format of partial sums that ranks reduce; by default that of the activations.
+            state: format of recurrent states.
+            kv_outliers: share of the KV cache kept in 16 bits besides.
+            kv_rank: rank of the 16-bit correction of each head's KV cache.
+            **formats: codes of formats, `weights_format` and so on, where they are not those of the names.
 
         Raises:
-            ValueError: an unknown format.
+            ValueError: an unknown format, or bytes without a format of their arithmetic.
         """
-        activations = weights if activations is None else activations
-        kv_cache = activations if kv_cache is None else kv_cache
-        if compute is None and isinstance(weights, str) and isinstance(activations, str):
-            compute = min((_format("Precision", f) for f in (weights, activations)), key=FORMATS.index)
-        names = [x for x in (weights, activations, kv_cache) if isinstance(x, str)]
-        text = names[0] if len(set(names)) == 1 else "-".join(names)
-        self.weights = _element_bytes("Precision.weights", weights)
-        self.activations = _element_bytes("Precision.activations", activations)
-        self.kv_cache = _element_bytes("Precision.kv_cache", kv_cache)
-        self.compute = FORMATS.index(_format("Precision.compute", compute)) if isinstance(compute, str) else compute
-        self.label = label if label is not None else Label(text)
+        given: dict[str, Any] = {"weights": weights, "activations": activations, "kv_cache": kv_cache}
+        given |= {"scores": scores, "experts": experts, "embedding": embedding}
+        given |= {"accumulation": accumulation, "state": state}
+        if activations is None and isinstance(weights, str) and read_format("Precision.weights", weights).storage_only:
+            given["activations"] = "bf16"
+        for name, source in _SAME_AS.items():
+            if given[name] is None:
+                given[name] = given[source]
+                if f"{source}_format" in formats:
+                    formats.setdefault(f"{name}_format", formats[f"{source}_format"])
+        if isinstance(compute, str):
+            compute = FORMATS.index(read_format("Precision.compute", compute).format)
+        elif compute is not None:
+            compute = convert("Precision.compute", compute, units.ONE, _FORMAT_CODE)
+        for name, value in given.items():
+            where = f"Precision.{name}"
+            tensor = read_format(where, value) if isinstance(value, str) else None
+            setattr(self, name, value if tensor is None else tensor.bytes)
+            if name in ("accumulation", "state"):
+                continue
+            code = formats.pop(f"{name}_format", compute)
+            if code is None and tensor is not None:
+                code = FORMATS.index(tensor.format)
+            if code is None and value is not None:
+                raise ValueError(
+                    f"Precision.compute: {name} is given in bytes, so compute must name the format of its arithmetic, "
+                    f"one of {', '.join(FORMATS)}"
+                )
+            setattr(self, f"{name}_format", code)
+        if formats:
+            known = [field.name for field in dataclasses.fields(self)]
+            raise ValueError(f"Precision has no field {next(iter(formats))!r}{near(next(iter(formats)), known)}")
+        self.kv_outliers, self.kv_rank = kv_outliers, kv_rank
+        self.label = label if label is not None else Label(_formats_text(given))
 
     def replace(self, **changes: Any) -> "Precision":
-        renamed = changes if "label" in changes else {"label": Label(f"{self.name} changed"), **changes}
-        return super().replace(**renamed)
+        known = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in changes:
+            if name not in known:
+                raise ValueError(f"Precision has no field {name!r}{near(name, known)}")
+        # A format given by its name brings its own arithmetic.
+        stale = {f"{name}_format" for name, value in changes.items() if isinstance(value, str)} - set(changes)
+        values = {name: value for name, value in known.items() if name not in stale}
+        return Precision(**values | {"label": Label(f"{self.name} changed")} | changes)
+
+    def kv_element(self, tokens: Number, channels: Number) -> Number:
+        """Bytes per element of the KV cache of one head, for so many tokens and channels: b + 2s + 2r(N + D)/(N·D)."""
+        size = tokens * channels
+        low_rank = self.kv_rank * (tokens + channels) / jnp.where(size > 0, size, 1.0)
+        return self.kv_cache + 2.0 * (self.kv_outliers + jnp.where(size > 0, low_rank, 0.0))
+
+    @property
+    def compute(self) -> Number:
+        """Code of the format that linear layers run at: the wider of weights and activations."""
+        return wider(self.weights_format, self.activations_format)
 
     @property
     def name(self) -> str:
-        """Name of the precision, for people."""
+        """Name of the precision, for people; `inputs.precision` reads it."""
         return self.label.text
 
 
-def _format(where: str, name: str) -> str:
-    """The format that the matrix units run at for tensors of that format."""
-    name = name.lower()
-    if name in BLOCK_FORMATS:
-        return BLOCK_FORMATS[name][0]
-    if name not in FORMATS:
-        known = (*FORMATS, *BLOCK_FORMATS)
-        raise ValueError(f"{where} = {name!r}: unknown number format; known are {', '.join(known)}")
-    return name
+_SAME_AS = {
+    "activations": "weights",
+    "kv_cache": "activations",
+    "scores": "activations",
+    "experts": "weights",
+    "embedding": "weights",
+    "accumulation": "activations",
+}
+"""Tensor whose format another has by default, in the order in which they are filled in."""
 
 
-def _element_bytes(where: str, value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if value.lower() in BLOCK_FORMATS:
-        return BLOCK_FORMATS[value.lower()][1]
-    return FORMAT_BYTES[_format(where, value)]
+def wider(a: Number, b: Number) -> Number:
+    """Code of the wider of two formats."""
+    return jnp.minimum(a, b) if any(isinstance(x, jax.Array) for x in (a, b)) else np.minimum(a, b)
+
+
+def _formats_text(given: dict[str, Any]) -> str:
+    """Formats as text: weights-activations-cache, and those of other tensors that are not as by default."""
+    main = [given[name] for name in ("weights", "activations", "kv_cache") if isinstance(given[name], str)]
+    text = main[0] if len(set(main)) == 1 else "-".join(main)
+    default = {name: given[source] for name, source in _SAME_AS.items()} | {"state": "fp32"}
+    others = [name for name in TENSORS[3:] if isinstance(given[name], str) and given[name] != default[name]]
+    return "/".join([text, *(f"{name}={given[name]}" for name in others)])
 
 
 class Speculation(Spec):

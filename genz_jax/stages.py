@@ -112,7 +112,7 @@ class Totals(eqx.Module):
 
 def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions) -> Totals:
     times: list[OperatorTime] = []
-    sums: dict[str, Number] = dict.fromkeys(("latency", "compute", "memory", "network", "flops", "bytes"), 0.0)
+    sums: dict[str, Number] = dict.fromkeys(("latency", "compute", "memory", "network", "peak_compute", "bytes"), 0.0)
     bound: list[Number] = [0.0, 0.0, 0.0]
     breakdown: dict[str, Number] = dict.fromkeys(COMPONENTS, 0.0)
     for op, asked in zip(work.ops, work.loads, strict=True):
@@ -120,7 +120,7 @@ def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions
         times.append(time)
         for name in ("latency", "compute", "memory", "network"):
             sums[name] = sums[name] + getattr(time, name)
-        sums["flops"] = sums["flops"] + asked.flops
+        sums["peak_compute"] = sums["peak_compute"] + asked.flops * speeds.flop[op.operand]
         sums["bytes"] = sums["bytes"] + asked.bytes + asked.onchip_bytes
         breakdown[op.component] = breakdown[op.component] + time.latency
         if op.kind in COLLECTIVES:
@@ -137,7 +137,7 @@ def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions
         compute,
         memory,
         network,
-        sums["flops"] * speeds.flop,
+        sums["peak_compute"],
         sums["bytes"] * speeds.byte,
         (bound[0], bound[1], bound[2]),
         breakdown,

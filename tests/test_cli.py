@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 import genz_jax as gz
 from genz_jax.cli import app, cases as cli_cases, options
-from genz_jax.specs import FORMATS
+from genz_jax.formats import BLOCK_FORMATS, FORMATS
 
 DATA = Path(__file__).parent / "data" / "genz"
 COMMANDS = ("estimate", "sweep", "parity", "models", "platforms", "workloads")
@@ -104,7 +104,7 @@ def test_completion_continues_the_last_name_of_a_list():
     assert options._models("llama-3.1-7") == ["llama-3.1-70b"]
     assert options._platforms("A100-SXM-80GB,h100-s") == ["A100-SXM-80GB,H100-SXM"]
     assert options._workloads("cha") == ["chat"]
-    assert options._formats("") == list(FORMATS)
+    assert options._formats("") == [*FORMATS, *BLOCK_FORMATS]
     assert options._stages("speculative_p") == ["speculative_prefill"]
     assert options._assumptions("g") == ["genz"]
 

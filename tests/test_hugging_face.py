@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 import genz_jax as gz
 from genz_jax.catalog import hugging_face
 from genz_jax.cli import app
-from genz_jax.specs import FORMATS
+from genz_jax.formats import FORMATS
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

@@ -12,7 +12,7 @@ from helpers import DATA, make_case, once
 import genz_jax as gz
 from genz_jax import assumptions, parity
 from genz_jax.evaluate import Question
-from genz_jax.specs import FORMATS
+from genz_jax.formats import FORMATS
 
 SUMMARY, MODELS = DATA / "summary.csv", DATA / "models.json"
 

@@ -13,10 +13,10 @@ from hypothesis import given, strategies as st
 import genz_jax as gz
 from genz_jax import assumptions
 from genz_jax.evaluate import Question
+from genz_jax.formats import FORMATS
 from genz_jax.machine.energy import energy
 from genz_jax.machine.memory import capacity_check
 from genz_jax.machine.roofline import Speeds, compute_rate, load, operator_time
-from genz_jax.specs import FORMATS
 from genz_jax.work import operators
 
 BF16 = gz.Precision("bf16")

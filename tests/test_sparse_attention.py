@@ -15,7 +15,10 @@ SPARSE = gz.model("deepseek-v3.2")
 DEFAULT = Assumptions.default
 
 
-def operators(model, stage="decode", assumptions=DEFAULT, **workload):
+APART = DEFAULT.replace(fused_attention=False)
+
+
+def operators(model, stage="decode", assumptions=APART, **workload):
     found = gz.estimate(
         model,
         "B200",

@@ -11,6 +11,7 @@ from hypothesis import given, strategies as st
 import genz_jax as gz
 from genz_jax import specs
 from genz_jax.fields import Label, Spec
+from genz_jax.formats import FORMATS
 
 KINDS = [
     kind
@@ -92,6 +93,10 @@ def test_no_number_is_words(kind, field):
 
 
 ZERO_OK = {
+    **{key: {"Rates"} for key in ("tf32", "fp16", "fp8", "int8", "fp6", "fp4", "int4", "int2")},
+    **{key: {"Precision"} for key in (f"{name}_format" for name in specs.TENSORS)},
+    **{key: {"Precision"} for key in ("kv_outliers", "kv_rank")},
+    **{key: {"Workload"} for key in ("cached_tokens", "cache_hit_rate")},
     "layers": {"Attention", "LocalAttention", "LatentAttention", "SSM", "SSD", "DeltaNet", "FFN", "MoE"},
     "v_head_dim": {"Attention", "LocalAttention"},
     "value_projection": {"Attention", "LocalAttention"},
@@ -177,7 +182,7 @@ def test_counts_are_whole(name):
 
 def test_a_number_format_beyond_the_known_is_refused():
     with pytest.raises(ValueError, match="compute"):
-        gz.Precision("bf16", compute=len(specs.FORMATS))
+        gz.Precision("bf16", compute=len(FORMATS))
 
 
 def test_a_platform_without_a_network_is_refused():
@@ -345,15 +350,14 @@ def test_precision_of_format_names(arguments, sizes, compute, name):
     precision = gz.Precision(*arguments)
     found = tuple(float(x) for x in (precision.weights, precision.activations, precision.kv_cache))
     assert found == sizes
-    assert specs.FORMATS[int(precision.compute)] == compute
+    assert FORMATS[int(precision.compute)] == compute
     assert precision.name == name
 
 
-def test_rates_are_filled_with_the_nearest_wider_format():
-    # Only formats that the platform has count: int4 widens to int8, not to an fp4 that itself runs as fp8.
+def test_rates_of_formats_that_the_platform_lacks_are_zero():
     rates = gz.Rates.from_peaks({"bf16": 100.0, "fp8": 200.0, "int8": 150.0})
-    expected = {"fp32": 0.5, "tf32": 0.5, "bf16": 1, "fp16": 1, "fp8": 2, "int8": 1.5, "fp6": 2, "fp4": 2, "int4": 1.5}
-    assert {name: float(getattr(rates, name)) for name in expected} == expected
+    expected = dict.fromkeys(FORMATS, 0.0) | {"fp32": 0.5, "bf16": 1.0, "fp16": 1.0, "fp8": 2.0, "int8": 1.5}
+    assert {name: float(getattr(rates, name)) for name in FORMATS} == expected
 
 
 @pytest.mark.parametrize(

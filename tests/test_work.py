@@ -192,7 +192,7 @@ def test_flops_are_those_of_every_token(name: str):
 
     prefill = part["layers"] * sum(layer_flops(kind, part, i + 1, False) for i in range(prompt)) + head
     found = once(make_case(model, workload=workload), Question("prefill", BARE, ("flop_count",)))
-    # The chunk is for the chunked stage alone; the absorbed form is for decode and chunks.
+    # The chunk is for the chunked stage alone; the absorbed form is for decode.
     assert float(found["flop_count"]) == pytest.approx(batch * prefill, rel=1e-12)
 
     last = BARE.replace(decode_position="last")
@@ -200,14 +200,16 @@ def test_flops_are_those_of_every_token(name: str):
     found = once(make_case(model, workload=workload), Question("decode", last, ("flop_count",)))
     assert float(found["flop_count"]) == pytest.approx(batch * decode, rel=1e-12)
 
-    chunk = part["layers"] * sum(layer_flops(kind, part, 2 + i + 1, True) for i in range(3)) + head
+    chunk = part["layers"] * sum(layer_flops(kind, part, 2 + i + 1, False) for i in range(3)) + head
+    if kind == "latent_attention":  # a chunk expands the latents before it too
+        expanded = part["heads"] * (part["qk_nope_head_dim"] + part["v_head_dim"])
+        chunk += part["layers"] * 2 * matmul(part["kv_lora_rank"], expanded)
     found = once(make_case(model, workload=workload), Question("chunked", BARE, ("flop_count",)))
     assert float(found["flop_count"]) == pytest.approx(chunk, rel=1e-12)
 
 
 def test_the_tpot_is_the_mean_of_the_decode_steps():
-    # Prefill gives token 1 of O; step j = 1 … O − 1 has j generated tokens in the cache. A slow memory keeps every
-    # operator on one side of the roofline.
+    # Prefill gives token 1 of O; step j = 1 … O − 1 has j generated tokens in the cache.
     prompt, output = 700, 9
     platform = big_platform(mem_bw="1 GB/s")
     model = gz.model("llama-3.1-8b")

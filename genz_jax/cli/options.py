@@ -30,9 +30,9 @@ def _workloads(incomplete: str) -> list[str]:
 
 
 def _formats(incomplete: str) -> list[str]:
-    from genz_jax import specs
+    from genz_jax import formats
 
-    return _completions(list(specs.FORMATS), incomplete)
+    return _completions([*formats.FORMATS, *formats.BLOCK_FORMATS], incomplete)
 
 
 _STAGES = ["request", "prefill", "decode", "chunked", "speculative_prefill", "speculative_decode"]

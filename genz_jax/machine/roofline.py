@@ -6,24 +6,58 @@ import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
+from genz_jax.formats import FORMATS, WIDER, Format
 from genz_jax.machine.network import network_time
-from genz_jax.specs import FORMATS, Platform, Precision
-from genz_jax.work.operators import COLLECTIVES, Operator
+from genz_jax.specs import Platform, Precision, wider
+from genz_jax.work.operators import COLLECTIVES, Operand, Operator
+
+
+def native_format(platform: Platform, format: Number) -> tuple[Number, Number]:
+    """The format that the matrix units run at where they are asked for another, and its rate relative to bf16.
+
+    A format that the platform lacks (rate 0) runs at the nearest wider one that it has, in the order of
+    `formats.WIDER`.
+
+    Args:
+        platform: the device.
+        format: code of the format asked for.
+    """
+    code: Number = jnp.int8(Format.bf16)
+    relative: Number = platform.rates.bf16
+    for name in FORMATS:
+        if name == "bf16":
+            continue
+        at, rate = jnp.int8(Format[name]), getattr(platform.rates, name)
+        for fallback in WIDER[name]:
+            lacking = rate <= 0
+            at = jnp.where(lacking, jnp.int8(Format[fallback]), at)
+            rate = jnp.where(lacking, getattr(platform.rates, fallback), rate)
+        asked = format == Format[name].value
+        code, relative = jnp.where(asked, at, code), jnp.where(asked, rate, relative)
+    return code, relative
 
 
 def compute_rate(platform: Platform, precision: Precision) -> Number:
-    """Peak rate of the matrix units at the precision's compute format, in flop s-1."""
-    relative: Number = platform.rates.bf16
-    for code, name in enumerate(FORMATS):
-        if name != "bf16":
-            relative = jnp.where(precision.compute == code, getattr(platform.rates, name), relative)
-    return platform.flops * relative
+    """Peak rate of the matrix units for linear layers at a precision, in flop s-1."""
+    return platform.flops * native_format(platform, precision.compute)[1]
+
+
+def formats_of(precision: Precision) -> dict[Operand, Number]:
+    """Code of the format that a product runs at, by what its second operand is: the wider of the two tensors'."""
+    activations = precision.activations_format
+    return {
+        "weights": precision.compute,
+        "experts": wider(precision.experts_format, activations),
+        "embedding": wider(precision.embedding_format, activations),
+        "kv_cache": wider(precision.scores_format, precision.kv_cache_format),
+        "activations": activations,
+    }
 
 
 class Speeds(eqx.Module):
-    """Seconds per unit of work of a device, at peak and as achieved."""
+    """Seconds per unit of work of a device, at peak and as achieved; per FLOP by the second operand of the product."""
 
-    flop: Number
+    flop: dict[Operand, Number]
     byte: Number
     onchip_byte: Number
     compute_efficiency: Number
@@ -32,13 +66,25 @@ class Speeds(eqx.Module):
     @classmethod
     def of(cls, platform: Platform, precision: Precision, bandwidth: Number) -> "Speeds":
         """Speeds of a platform, where `bandwidth` is the memory's (less than its own if it offloads)."""
+        relative = {operand: native_format(platform, code)[1] for operand, code in formats_of(precision).items()}
+        # Rates of formats lie on the small axes of precisions and chips; fused, each point would look them up.
+        relative = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, relative))
         return cls(
-            1.0 / compute_rate(platform, precision),
+            {operand: 1.0 / (platform.flops * rate) for operand, rate in relative.items()},
             1.0 / bandwidth,
             1.0 / platform.onchip_bw,
             1.0 / platform.compute_efficiency,
             1.0 / platform.memory_efficiency,
         )
+
+
+class Stretch(eqx.Module):
+    """Positions of a decode over which an operator's work grows evenly: what it asks for at the first and the last."""
+
+    share: Number
+    count: Number
+    first: "Load"
+    last: "Load"
 
 
 class Load(eqx.Module):
@@ -47,6 +93,7 @@ class Load(eqx.Module):
     flops: Number
     bytes: Number
     onchip_bytes: Number
+    stretches: tuple[Stretch, ...] = ()
 
 
 def load(op: Operator, assumptions: Assumptions) -> Load:
@@ -54,6 +101,8 @@ def load(op: Operator, assumptions: Assumptions) -> Load:
 
     Vector operators wait for memory alone, so their FLOPs take no time here.
     """
+    if op.stretches:
+        return _mean_load(op, assumptions)
     onchip: Number = 0.0
     offchip: Number = 0.0
     for initial, tensor in (("i", op.input), ("w", op.weight), ("o", op.output)):
@@ -64,7 +113,32 @@ def load(op: Operator, assumptions: Assumptions) -> Load:
     if op.kind == "vector":
         return Load(0.0, offchip * op.repeats, onchip * op.repeats)
     runs = jnp.where(op.flops > 0, op.repeats, 0.0)
-    return Load(op.flops * op.repeats, offchip * runs, onchip * runs if assumptions.on_chip_traffic else 0.0)
+    return Load(
+        op.flops * op.repeats,
+        offchip * runs,
+        onchip * runs if assumptions.on_chip_traffic else 0.0,
+        tuple(
+            Stretch(
+                part.share, part.count, *(load(end.times(op.repeats), assumptions) for end in (part.first, part.last))
+            )
+            for part in op.stretches
+        ),
+    )
+
+
+def _mean_load(op: Operator, assumptions: Assumptions) -> Load:
+    """Work of an operator that stands for many positions: the mean of what its stretches ask for at their ends."""
+    flops: Number = 0.0
+    offchip: Number = 0.0
+    onchip: Number = 0.0
+    stretches = []
+    for part in op.stretches:
+        first, last = (load(end.times(op.repeats), assumptions) for end in (part.first, part.last))
+        flops = flops + part.share * (first.flops + last.flops) / 2.0
+        offchip = offchip + part.share * (first.bytes + last.bytes) / 2.0
+        onchip = onchip + part.share * (first.onchip_bytes + last.onchip_bytes) / 2.0
+        stretches.append(Stretch(part.share, part.count, first, last))
+    return Load(flops, offchip, onchip, tuple(stretches))
 
 
 class OperatorTime(eqx.Module):
@@ -87,13 +161,49 @@ def operator_time(
     if op.kind in COLLECTIVES:
         network = network_time(op, platform) * op.repeats
         return OperatorTime(0.0, 0.0, network, network)
+    compute, memory = _busy(work, op, speeds, assumptions)
+    if op.kind == "vector":
+        return OperatorTime(0.0, memory, 0.0, memory)
+    slowest = _slowest(compute, memory, assumptions.smooth)
+    if work.stretches:
+        # Exact for the maximum; a smooth maximum adds its excess at the mean position.
+        mean: Number = 0.0
+        for part in work.stretches:
+            first, last = (_busy(end, op, speeds, assumptions) for end in (part.first, part.last))
+            mean = mean + part.share * mean_of_slowest(first, last, part.count)
+        slowest = mean if assumptions.smooth == 0 else mean + (slowest - jnp.maximum(compute, memory))
+    return OperatorTime(compute, memory, 0.0, slowest)
+
+
+def _busy(work: Load, op: Operator, speeds: Speeds, assumptions: Assumptions) -> tuple[Number, Number]:
+    """Times of the matrix units and of the memory."""
     memory = work.bytes * (speeds.byte * speeds.memory_efficiency)
     if assumptions.on_chip_traffic and op.on_chip:
         memory = memory + work.onchip_bytes * (speeds.onchip_byte * speeds.memory_efficiency)
-    if op.kind == "vector":
-        return OperatorTime(0.0, memory, 0.0, memory)
-    compute = work.flops * (speeds.flop * speeds.compute_efficiency)
-    return OperatorTime(compute, memory, 0.0, _slowest(compute, memory, assumptions.smooth))
+    return work.flops * (speeds.flop[op.operand] * speeds.compute_efficiency), memory
+
+
+def mean_of_slowest(first: tuple[Number, Number], last: tuple[Number, Number], count: Number) -> Number:
+    """Mean of max(compute, memory) over `count` evenly spaced positions between which both grow evenly, exactly.
+
+    max(c, m) = m + max(d, 0) with the difference d = c − m, which runs evenly from one end to the other. From its
+    larger end h it falls by s per position, so k = ⌊h/s⌋ + 1 of the positions have d ≥ 0 (all of them if the smaller
+    end is positive too, none if h < 0), and their sum is k·h − s·k(k − 1)/2.
+
+    Args:
+        first: compute and memory time at the first position.
+        last: compute and memory time at the last.
+        count: positions, at least 1.
+    """
+    memory = (first[1] + last[1]) / 2.0
+    start, end = first[0] - first[1], last[0] - last[1]
+    high, low = jnp.maximum(start, end), jnp.minimum(start, end)
+    fall = (high - low) / jnp.maximum(count - 1.0, 1.0)
+    crosses = (high > 0) & (low < 0)
+    step = jnp.where(crosses, fall, 1.0)
+    above = jax.lax.stop_gradient(jnp.clip(jnp.floor(jnp.where(crosses, high, 0.0) / step) + 1.0, 1.0, count))
+    part = (above * high - step * above * (above - 1.0) / 2.0) / jnp.maximum(count, 1.0)
+    return memory + jnp.where(crosses, part, jnp.where(low >= 0, (high + low) / 2.0, 0.0))
 
 
 def _slowest(a: Number, b: Number, smooth: float) -> jax.Array:

@@ -1,15 +1,19 @@
 """Attention layers: MHA, GQA and MQA with or without a window, and multi-head latent attention."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 
+from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
 from genz_jax.specs import Attention, LatentAttention, LocalAttention
+from genz_jax.work.kernel import Shape, attend, over_positions
 from genz_jax.work.operators import (
     Operator,
     all_reduce,
     attention_scores,
-    attention_values,
     elementwise,
     gemm,
     grouped_gemm,
@@ -32,7 +36,7 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
     projected = heads * size + kv_heads * (size + v_size * part.value_projection)
     gate = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
     vectors = part.qk_norms + part.biases
-    on_chip = "" if step.mode == "prefill" else step.resident(assumptions)
+    on_chip = step.resident(assumptions)
     window = part.window if isinstance(part, LocalAttention) else None
     linear = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
     ops = pre_norm(name, step, width, deployment, part.norms)
@@ -40,28 +44,7 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
     ops += [holding(into, vectors, precision)]
     cached = kv_heads * (size + v_size)
     ops += _rotate_and_cache(name, step, heads * size, cached, cached, deployment)
-    for segment in step.segments:
-        context, pairs = segment.seen(window, assumptions)
-        sizes = {
-            "batch": segment.batch,
-            "heads": heads,
-            "kv_heads": kv_heads,
-            "queries": segment.queries,
-            "context": context,
-            "pairs": pairs,
-            "precision": precision,
-        }
-        kept = context if window is None or not assumptions.causal else jnp.minimum(context, window)
-        held = segment.batch * kv_heads * kept * precision.kv_cache
-        scores_on_chip, values_on_chip = _residency(segment, step, deployment)
-        ops += [
-            attention_scores(
-                f"{name}.{segment.name}scores", on_chip=scores_on_chip, head_dim=size, cached=held * size, **sizes
-            ),
-            attention_values(
-                f"{name}.{segment.name}values", on_chip=values_on_chip, head_dim=v_size, cached=held * v_size, **sizes
-            ),
-        ]
+    ops += attend(name, Shape(heads, kv_heads, size, v_size, window), step, deployment)
     ops += [
         gemm(f"{name}.out_proj", "attention_projections", n=hidden, k=heads * v_size, **linear),
         all_reduce(
@@ -81,15 +64,20 @@ def latent_attention_layer(
     """Operators of one multi-head latent attention layer (MLA, arXiv 2405.04434) on one device.
 
     Down projections are replicated, heads are split over T = tp·ep. The cache holds kv_lora_rank + qk_rope_head_dim
-    elements per token, on every rank. Prefill expands keys and values (the naive form): heads of size nope + rope and
-    v. Decode multiplies queries and outputs with the up projections instead (the absorbed form), so that attention is
-    MQA over the latent, which is read once for scores and values.
+    elements per token, on every rank. Two forms give the same result:
+
+    - naive: keys and values of all that is seen are expanded from the latents, for heads of size nope + rope and v;
+    - absorbed: queries and outputs are multiplied with the up projections instead, so that attention is MQA over the
+      latent, which is read once for scores and values.
+
+    With `Assumptions.latent_form` "by stage" a prompt takes the naive form, which has the smaller heads, and decode
+    and verification the absorbed one, which expands nothing, as engines do.
     """
     precision, ranks, assumptions = deployment.precision, deployment.ranks, deployment.assumptions
     heads = shard(part.heads, ranks)
     latent, rope, nope, value = part.kv_lora_rank, part.qk_rope_head_dim, part.qk_nope_head_dim, part.v_head_dim
-    on_chip = "" if step.mode == "prefill" else step.resident(assumptions)
-    linear = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
+    linear: dict[str, Any] = {"batch": step.sequences, "m": step.tokens, "precision": precision}
+    linear["on_chip"] = step.resident(assumptions)
     query_in = jnp.where(part.q_lora_rank > 0, part.q_lora_rank, hidden)
 
     ops = pre_norm(name, step, hidden, deployment, part.norms)
@@ -102,51 +90,43 @@ def latent_attention_layer(
         ),
     ]
     ops += _rotate_and_cache(name, step, heads * rope, rope, latent + rope, deployment)
-    absorbed = step.mode != "prefill"
-    up = {"groups": heads, "m": step.rows, "precision": precision}
-    if absorbed:
-        ops += [grouped_gemm(f"{name}.q_absorb", "attention_projections", n=latent, k=nope, **up)]
-    else:
-        ops += [gemm(f"{name}.kv_up_proj", "attention_projections", n=heads * (nope + value), k=latent, **linear)]
     if assumptions.sparse_attention:
         ops += _indexer(name, part, hidden, query_in, step, deployment)
-    for segment in step.segments:
-        whole, pairs = segment.seen(None, assumptions)
-        context = whole
-        if assumptions.sparse_attention:
-            # A query sees as many tokens as in a window of that length; together the queries of a prompt see them all.
-            selected = jnp.where(part.index_top_k > 0, part.index_top_k, segment.context + segment.newer)
-            seen, pairs = segment.seen(selected, assumptions)
-            context = whole if segment.prefill else seen
-        sizes = {
-            "batch": segment.batch,
-            "heads": heads,
-            "kv_heads": 1.0 if absorbed else heads,
-            "queries": segment.queries,
-            "context": context,
-            "pairs": pairs,
-            "precision": precision,
-        }
-        scores_on_chip, values_on_chip = _residency(segment, step, deployment)
-        cached = segment.batch * whole * (latent + rope) * precision.kv_cache
-        scores = attention_scores(
-            f"{name}.{segment.name}scores",
-            head_dim=latent + rope if absorbed else nope + rope,
-            on_chip=scores_on_chip,
-            cached=cached,
-            **sizes,
-        )
-        values = attention_values(
-            f"{name}.{segment.name}values",
-            head_dim=latent if absorbed else value,
-            on_chip=values_on_chip,
-            cached=0.0,
-            **sizes,
-        )
-        # The absorbed kernel takes its values from the latent that it has just read as keys.
-        ops += [scores, eqx.tree_at(lambda op: op.weight, values, 0.0 * values.weight) if absorbed else values]
+
+    forms = [_is_naive(segment, assumptions) for segment in step.segments]
+    naive = [segment for segment, expands in zip(step.segments, forms, strict=True) if expands]
+    absorbed = [segment for segment, expands in zip(step.segments, forms, strict=True) if not expands]
+    selected = None
+    if assumptions.sparse_attention:
+        # A query sees as many tokens as in a window of that length; together the queries of a prompt see them all.
+        every = sum(segment.context + segment.newer for segment in step.segments)
+        selected = jnp.where(part.index_top_k > 0, part.index_top_k, every)
+    if naive:
+
+        def expand(segments: Sequence[Segment]) -> list[Operator]:
+            rows: Number = 0.0
+            for segment in segments:
+                rows = rows + segment.batch * segment.context
+            up = linear | {"batch": 1.0, "m": rows}
+            return [gemm(f"{name}.kv_up_proj", "attention_projections", n=heads * (nope + value), k=latent, **up)]
+
+        shape = Shape(heads, heads, nope + rope, value, selected, selected is not None)
+        ops += over_positions(expand, naive, step, None)
+        ops += attend(name, shape, step, deployment, naive, cached=latent + rope)
     if absorbed:
-        ops += [grouped_gemm(f"{name}.v_absorb", "attention_projections", n=value, k=latent, **up)]
+        queries: Number = 0.0
+        for segment in absorbed:
+            if segment.grows != "newer":
+                queries = queries + segment.batch * segment.queries
+        up: dict[str, Any] = {"groups": heads, "m": queries, "precision": precision}
+        if naive:  # the up projection is the same matrix in both forms, held once
+            up["stored"] = 0.0 * heads
+        shape = Shape(heads, 1.0, latent + rope, latent, selected, selected is not None, shared_values=True)
+        ops += [
+            grouped_gemm(f"{name}.q_absorb", "attention_projections", n=latent, k=nope, **up),
+            *attend(name, shape, step, deployment, absorbed, cached=latent + rope),
+            grouped_gemm(f"{name}.v_absorb", "attention_projections", n=value, k=latent, **up),
+        ]
     ops += [
         gemm(f"{name}.out_proj", "attention_projections", n=hidden, k=heads * value, **linear),
         all_reduce(
@@ -158,6 +138,11 @@ def latent_attention_layer(
         ),
     ]
     return ops
+
+
+def _is_naive(segment: Segment, assumptions: Assumptions) -> bool:
+    """True if latent attention expands the keys and values of a stretch of context."""
+    return segment.prompt if assumptions.latent_form == "by stage" else assumptions.latent_form == "naive"
 
 
 def _indexer(
@@ -176,29 +161,29 @@ def _indexer(
         gemm(f"{name}.index_q_proj", "attention_projections", n=heads * size, k=query_in, **linear),
         holding(key, 2.0 * size, precision),
     ]
-    for segment in step.segments:
-        context, pairs = segment.seen(None, assumptions)
-        ops.append(
-            attention_scores(
-                f"{name}.{segment.name}index_scores",
-                batch=segment.batch,
-                heads=heads,
-                kv_heads=1.0,
-                queries=segment.queries,
-                context=context,
-                pairs=pairs,
-                head_dim=size,
-                precision=precision,
+
+    def score(segments: Sequence[Segment]) -> list[Operator]:
+        found = []
+        for segment in segments:
+            context, pairs = segment.seen(None, assumptions)
+            found.append(
+                attention_scores(
+                    f"{name}.{segment.name}index_scores",
+                    batch=segment.batch,
+                    heads=heads,
+                    kv_heads=1.0,
+                    queries=segment.queries,
+                    context=context,
+                    pairs=pairs,
+                    head_dim=size,
+                    precision=precision,
+                )
             )
-        )
+        return found
+
+    ops += over_positions(score, step.segments, step, None)
     share = part.index_layers / jnp.maximum(part.layers, 1.0)
     return [op.times(share) for op in ops]
-
-
-def _residency(segment: Segment, step: Step, deployment: Deployment) -> tuple[str, str]:
-    """Tensors of scores and values on chip: the scores always, decode's queries and outputs where assumed."""
-    resident = "" if segment.prefill else step.resident(deployment.assumptions)
-    return (resident, resident) if resident else ("o", "i")
 
 
 def _rotate_and_cache(

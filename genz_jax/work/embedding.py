@@ -31,9 +31,9 @@ def embedding(model: Model, step: Step, deployment: Deployment) -> list[Operator
             read.name,
             read.kind,
             read.component,
-            input=elements * precision.weights,
+            input=elements * precision.embedding,
             output=read.output,
-            stored=(rows * model.hidden_size + model.other_parameters) * precision.weights,
+            stored=(rows * model.hidden_size + model.other_parameters) * precision.embedding,
             sizes=read.sizes,
         )
     else:
@@ -45,6 +45,7 @@ def embedding(model: Model, step: Step, deployment: Deployment) -> list[Operator
             n=model.hidden_size,
             k=floor_div(model.vocab_size, ranks),
             precision=precision,
+            operand="embedding",
         )
     return [
         look_up,
@@ -64,7 +65,7 @@ def head(model: Model, step: Step, deployment: Deployment) -> list[Operator]:
     if assumptions.gather_embedding:
         columns = shard(model.vocab_size, ranks)
         stored = columns * model.hidden_size * (1.0 - model.tied_embeddings)
-        stored = (stored + model.head_biases + model.final_norms * model.hidden_size) * precision.weights
+        stored = (stored + model.head_biases + model.final_norms * model.hidden_size) * precision.embedding
     else:
         columns, stored = floor_div(model.vocab_size, ranks), None
     logits = gemm(
@@ -75,6 +76,7 @@ def head(model: Model, step: Step, deployment: Deployment) -> list[Operator]:
         n=columns,
         k=model.hidden_size,
         precision=precision,
+        operand="embedding",
         stored=stored,
     )
     gathered = all_gather(

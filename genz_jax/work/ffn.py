@@ -116,9 +116,9 @@ def _expected_experts(
     precision, ep = deployment.precision, deployment.parallelism.ep
     touched = expected_experts(part.experts, part.top_k, step.rows)
     local, rows = touched / ep, step.rows * part.top_k / jnp.where(touched > 0, touched, 1.0)
-    stored = part.experts / ep * inner * hidden * precision.weights
-    biases = part.experts / ep * part.biases * precision.weights
-    grouped = {"groups": local, "m": rows, "precision": precision}
+    stored = part.experts / ep * inner * hidden * precision.experts
+    biases = part.experts / ep * part.biases * precision.experts
+    grouped = {"groups": local, "m": rows, "precision": precision, "operand": "experts"}
     up = inner * part.in_projections
     return [
         grouped_gemm(f"{name}.up_gate_proj", "ffn", n=up, k=hidden, stored=stored * part.in_projections, **grouped),
@@ -143,7 +143,7 @@ def _whole_experts(
         active = floor_div(part.experts, ep)
         local, rows = active, floor_div(step.tokens * part.top_k, part.experts)
     idle = jnp.maximum(local - active, 0.0)
-    linear = {"batch": step.sequences, "precision": precision, "on_chip": on_chip}
+    linear = {"batch": step.sequences, "precision": precision, "on_chip": on_chip, "operand": "experts"}
     up = inner * part.in_projections
     ops = [
         gemm(f"{name}.up_gate_proj", "ffn", m=rows, n=active * up, k=hidden, **linear),

@@ -21,6 +21,7 @@ Kind = Literal[
     "depthwise_conv2d",
     "attention_scores",
     "attention_values",
+    "attention",
     "einsum",
     "vector",
     "all_reduce",
@@ -29,6 +30,7 @@ Kind = Literal[
     "all_to_all",
     "point_to_point",
 ]
+Operand = Literal["weights", "experts", "embedding", "kv_cache", "activations"]
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point")
 
 COMPONENTS = {
@@ -58,6 +60,7 @@ class Operator(eqx.Module):
         kind: its kind, which decides what hardware runs it.
         component: the part of the breakdown that it counts for, one of `COMPONENTS`.
         on_chip: initials of the tensors that stay on chip.
+        operand: what tensor the second operand is, which decides the format of the arithmetic.
         repeats: times it runs in a stage.
         flops: floating point operations of one run.
         input: bytes of the first operand.
@@ -69,12 +72,15 @@ class Operator(eqx.Module):
         stored: bytes of parameters that it keeps in memory.
         cached: bytes of KV cache or state that it keeps in memory.
         sizes: its dimensions by name.
+        stretches: where the operator stands for the mean of many decode positions, the parts of these between whose
+            ends its work grows evenly.
     """
 
     name: str = eqx.field(static=True)
     kind: Kind = eqx.field(static=True)
     component: str = eqx.field(static=True)
     on_chip: str = eqx.field(static=True, default="")
+    operand: Operand = eqx.field(static=True, default="weights")
     repeats: Number = 1.0
     flops: Number = 0.0
     input: Number = 0.0
@@ -86,10 +92,20 @@ class Operator(eqx.Module):
     stored: Number = 0.0
     cached: Number = 0.0
     sizes: dict[str, Number] = eqx.field(default_factory=dict)
+    stretches: "tuple[Stretch, ...]" = ()
 
     def times(self, repeats: Number) -> "Operator":
         """This operator, run `repeats` times as often."""
         return eqx.tree_at(lambda op: op.repeats, self, self.repeats * repeats)
+
+
+class Stretch(eqx.Module):
+    """A share of the positions of a decode, and the operator at the first and the last of these."""
+
+    share: Number
+    count: Number
+    first: Operator
+    last: Operator
 
 
 def gemm(
@@ -102,6 +118,7 @@ def gemm(
     k: Number,
     precision: Precision,
     on_chip: str = "",
+    operand: Operand = "weights",
     stored: Number | None = None,
 ) -> Operator:
     """Multiply a batch of (m, k) activations with one (k, n) weight matrix.
@@ -118,14 +135,16 @@ def gemm(
         k: inner size (input features).
         precision: bytes per element.
         on_chip: initials of the tensors that stay on chip.
+        operand: kind of the weights: weights, experts or embedding.
         stored: bytes of parameters in memory; by default the weight matrix.
     """
-    weight = k * n * precision.weights
+    weight = k * n * getattr(precision, operand)
     return Operator(
         name,
         "gemm",
         component,
         on_chip,
+        operand,
         flops=2.0 * batch * m * n * k,
         input=batch * m * k * precision.activations,
         weight=weight,
@@ -149,6 +168,7 @@ def grouped_gemm(
     n: Number,
     k: Number,
     precision: Precision,
+    operand: Operand = "weights",
     stored: Number | None = None,
 ) -> Operator:
     """Multiply (m, k) activations of each group with the group's own (k, n) weights, as the experts of an MoE do.
@@ -163,13 +183,15 @@ def grouped_gemm(
         n: output features.
         k: input features.
         precision: bytes per element.
+        operand: kind of the weights: weights or experts.
         stored: bytes of parameters in memory, those of idle groups included; by default the weights of the groups.
     """
-    weight = groups * k * n * precision.weights
+    weight = groups * k * n * getattr(precision, operand)
     return Operator(
         name,
         "gemm",
         component,
+        operand=operand,
         flops=2.0 * groups * m * n * k,
         input=groups * m * k * precision.activations,
         weight=weight,
@@ -312,16 +334,17 @@ def attention_scores(
         on_chip: initials of the tensors that stay on chip.
         cached: bytes of the key cache; by default the keys that are read.
     """
-    keys = batch * kv_heads * context * head_dim * precision.kv_cache
+    keys = batch * kv_heads * context * head_dim * precision.kv_element(context, head_dim)
     return Operator(
         name,
         "attention_scores",
         "attention_core",
         on_chip,
+        "kv_cache",
         flops=2.0 * batch * heads * pairs * head_dim,
         input=batch * heads * queries * head_dim * precision.activations,
         weight=keys,
-        output=batch * heads * pairs * precision.activations,
+        output=batch * heads * pairs * precision.scores,
         cached=keys if cached is None else cached,
         sizes={
             "batch": batch,
@@ -370,6 +393,7 @@ def attention_values(
         "attention_values",
         "attention_core",
         on_chip,
+        "kv_cache",
         flops=scores.flops,
         input=scores.output,
         weight=scores.weight,
@@ -422,6 +446,7 @@ def einsum(
         "einsum",
         component,
         on_chip,
+        "activations",
         flops=2.0 * product("".join(operands)),
         input=product(operands[0]) * precision.activations,
         weight=product(operands[1]) * precision.activations,
@@ -502,7 +527,7 @@ def selective_scan(
     Each of channels·d_state state elements takes, per token, the exponent's product, the decay product, the input
     product and its addition, and the product and addition of the read-out: FLOPs = 6·batch·length·channels·d_state
     (the exponential not counted). The delta rule has a product and a sum more: it reads the state before the update.
-    Memory traffic: `operands` elements per token in, one per channel out, and the state once in and once out, in fp32.
+    Memory traffic: `operands` elements per token in, one per channel out, and the state once in and once out.
 
     Args:
         name: name of the operator.
@@ -515,7 +540,7 @@ def selective_scan(
         precision: bytes per element.
         flops_per_state: FLOPs of a state element and token.
     """
-    state = batch * channels * d_state * 4.0
+    state = batch * channels * d_state * precision.state
     return Operator(
         name,
         "vector",
@@ -531,12 +556,13 @@ def selective_scan(
 def _collective(
     kind: Kind, name: str, component: str, elements: Number, ranks: Number, precision: Precision, stride: Number
 ) -> Operator:
-    """A message of that many activations on every rank; nothing is sent where there is one rank."""
+    """A message of that many elements on every rank, partial sums where it reduces; none where there is one rank."""
+    size = precision.accumulation if kind in ("all_reduce", "reduce_scatter") else precision.activations
     return Operator(
         name,
         kind,
         component,
-        message=jnp.where(ranks > 1, elements * precision.activations, 0.0),
+        message=jnp.where(ranks > 1, elements * size, 0.0),
         ranks=ranks,
         stride=stride,
         sizes={"elements": elements, "ranks": ranks},

@@ -42,30 +42,49 @@ def micro_batches(workload: Workload, deployment: Deployment) -> Number:
 
 
 def prefill_step(workload: Workload, deployment: Deployment) -> Step:
-    """Process the prompts of one micro-batch and sample the first token of each."""
+    """Process the prompts of one micro-batch and sample the first token of each.
+
+    Of a share `cache_hit_rate` of the prompts, `cached_tokens` are in the KV cache already (prefix caching, arXiv
+    2309.06180 and 2312.07104): their queries start behind these, and see them.
+    """
     batch, tokens = micro_batch(workload, deployment), workload.input_tokens
-    segment = Segment("", True, batch=batch, queries=tokens, context=tokens)
-    return Step("prefill", batch, tokens, embedded=tokens, sampled=1.0, states=batch, segments=(segment,))
+    cached, hits = workload.cached_tokens, workload.cache_hit_rate
+    if cached is None:
+        whole = Segment("", True, batch=batch, queries=tokens, context=tokens, prompt=True)
+        return Step("prefill", batch, tokens, embedded=tokens, sampled=1.0, states=batch, segments=(whole,))
+    missed = Segment("", True, batch=batch * (1.0 - hits), queries=tokens, context=tokens, prompt=True)
+    hit = Segment("hit_", True, batch=batch * hits, queries=tokens - cached, context=tokens, prompt=True)
+    new = tokens - hits * cached
+    return Step("prefill", batch, new, embedded=new, sampled=1.0, states=batch, segments=(missed, hit))
 
 
 def decode_step(workload: Workload, deployment: Deployment) -> Step:
     """Generate one token of every beam of one micro-batch.
 
-    The beams of a request share the KV cache of its prompt. The generated part has n tokens when n−1 were generated
-    before. The mean over the steps is (O + 1)/2, or O/2 where prefill has made the first token; it is exact where time
-    is linear in the length.
+    The beams of a request share the KV cache of its prompt. The generated part has n tokens when n − 1 were generated
+    before. It stands for the mean over all steps, n = 1 … O, or to O − 1 where prefill has made the first token; or for
+    the last one.
     """
     assumptions, beams = deployment.assumptions, workload.beams
     requests, prompt, generated = micro_batch(workload, deployment), workload.input_tokens, workload.output_tokens
+    positions = None
     if assumptions.decode_position == "mean":
-        generated = jnp.maximum(generated if assumptions.first_token_from_prefill else generated + 1.0, 2.0) / 2.0
+        steps = generated - 1.0 if assumptions.first_token_from_prefill else generated
+        positions = (jnp.ones_like(steps), jnp.maximum(steps, 1.0))
     queries = 1.0 if assumptions.beams_share_queries else beams
-    segments = (
-        Segment("prefix_", False, batch=requests, queries=queries, context=prompt, newer=generated),
-        Segment("suffix_", False, batch=requests * beams, queries=1.0, context=generated),
-    )
+    own = Segment("suffix_", False, batch=requests * beams, queries=1.0, context=generated, grows="context")
+    shared = Segment("prefix_", False, batch=requests, queries=queries, context=prompt, newer=generated, grows="newer")
     sequences = requests * beams
-    return Step("decode", sequences, 1.0, embedded=1.0, sampled=1.0, states=sequences, segments=segments)
+    return Step(
+        "decode",
+        sequences,
+        1.0,
+        embedded=1.0,
+        sampled=1.0,
+        states=sequences,
+        segments=(shared, own),
+        positions=positions,
+    )
 
 
 def chunked_step(workload: Workload, deployment: Deployment) -> Step:
@@ -76,7 +95,10 @@ def chunked_step(workload: Workload, deployment: Deployment) -> Step:
     prompts: Number = 0.0
     for i, chunk in enumerate(workload.prefill_chunks):
         context = chunk.past_tokens + chunk.new_tokens
-        segments.append(Segment(f"prefill{i}_", True, batch=1.0, queries=chunk.new_tokens, context=context))
+        name = f"prefill{i}_"
+        segments.append(
+            Segment(name, True, batch=1.0, queries=chunk.new_tokens, context=context, kernel=name, prompt=True)
+        )
         new = new + chunk.new_tokens
         prompts = prompts + jnp.where(chunk.new_tokens > 0, 1.0, 0.0)
     for i, chunk in enumerate(workload.decode_chunks):
@@ -97,16 +119,21 @@ def _decode_segments(name: str, chunk: DecodeChunk, deployment: Deployment) -> t
     """Attention of decoding requests to what the sequences of a prompt share, and to what each has of its own."""
     shared, own, prompts, sequences = chunk.context_tokens, chunk.generated_tokens, chunk.prompts, chunk.sequences
     branches = own > 0
+    prefix: dict[str, Any]
+    suffix: dict[str, Any]
     if deployment.assumptions.beams_share_queries:
         # Published: one query per prompt for its beams, and one KV cache for the generated parts of all beams.
-        prefix = {"batch": jnp.where(branches, 1.0, prompts), "queries": jnp.where(branches, prompts, 1.0)}
-        suffix = {"batch": 1.0, "queries": jnp.where(branches, sequences, 0.0)}
+        prefix: dict[str, Any] = {
+            "batch": jnp.where(branches, 1.0, prompts),
+            "queries": jnp.where(branches, prompts, 1.0),
+        }
+        suffix: dict[str, Any] = {"batch": 1.0, "queries": jnp.where(branches, sequences, 0.0)}
     else:
-        prefix = {"batch": prompts, "queries": sequences / jnp.maximum(prompts, 1.0)}
+        prefix: dict[str, Any] = {"batch": prompts, "queries": sequences / jnp.maximum(prompts, 1.0)}
         suffix = {"batch": jnp.where(branches, sequences, 0.0), "queries": 1.0}
     return (
-        Segment(f"{name}prefix_", False, context=shared, newer=own, **prefix),
-        Segment(f"{name}suffix_", False, context=own, **suffix),
+        Segment(f"{name}prefix_", False, context=shared, newer=own, kernel=name, **prefix),
+        Segment(f"{name}suffix_", False, context=own, kernel=name, **suffix),
     )
 
 
@@ -120,8 +147,8 @@ def verify_step(workload: Workload, tokens: Number, deployment: Deployment) -> S
         batch = batch * workload.beams
     if assumptions.bonus_token:
         tokens = tokens + 1.0
-    past = workload.input_tokens + workload.output_tokens
-    segment = Segment("prefill0_", True, batch=batch, queries=tokens, context=past + tokens)
+    name, past = "prefill0_", workload.input_tokens + workload.output_tokens
+    segment = Segment(name, True, batch=batch, queries=tokens, context=past + tokens, kernel=name)
     return Step("chunked", batch, tokens, embedded=tokens, sampled=tokens, states=batch, segments=(segment,))
 
 

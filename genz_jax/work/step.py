@@ -1,5 +1,6 @@
 """A forward pass as the layers see it: which tokens, which context, how it is spread."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import equinox as eqx
@@ -47,7 +48,10 @@ class Segment(eqx.Module):
 
     Attributes:
         name: prefix of its operators' names.
+        kernel: prefix of the name of the kernel that it shares with other segments.
         prefill: the queries are the newest part of the context; else the context lies before them.
+        prompt: the queries are a prompt's, many for the tokens that they see; else few.
+        grows: what of it grows as a sequence is generated: its `context`, or what is `newer`; or nothing.
         batch: sequences.
         queries: queries of each.
         context: tokens of the stretch.
@@ -60,6 +64,15 @@ class Segment(eqx.Module):
     queries: Number
     context: Number
     newer: Number = 0.0
+    kernel: str = eqx.field(static=True, default="")
+    prompt: bool = eqx.field(static=True, default=False)
+    grows: Literal["", "context", "newer"] = eqx.field(static=True, default="")
+
+    def at(self, generated: Number) -> "Segment":
+        """This segment when that many tokens have been generated, the query's own included."""
+        if not self.grows:
+            return self
+        return eqx.tree_at(lambda s: getattr(s, self.grows), self, generated)
 
     def seen(self, window: Number | None, assumptions: Assumptions) -> tuple[Number, Number]:
         """Tokens of the stretch that any query reads, and (query, key) pairs of a sequence and head.
@@ -91,6 +104,8 @@ class Step(eqx.Module):
         sampled: tokens of each that are sampled from.
         states: sequences with a recurrent state, all together.
         segments: what attention does.
+        positions: first and last number of generated tokens of the decode positions that it is the mean of; None for
+            a pass at one position.
     """
 
     mode: Literal["prefill", "decode", "chunked"] = eqx.field(static=True)
@@ -100,12 +115,14 @@ class Step(eqx.Module):
     sampled: Number
     states: Number
     segments: tuple[Segment, ...]
+    positions: tuple[Number, Number] | None = None
 
     @property
     def rows(self) -> Number:
         """Tokens in all."""
         return self.sequences * self.tokens
 
-    def resident(self, assumptions: Assumptions) -> str:
-        """Tensors of decode-like linear layers that stay on chip, as initials."""
-        return "io" if assumptions.decode_activations_on_chip else ""
+    def resident(self, assumptions: Assumptions, segments: Sequence[Segment] = ()) -> str:
+        """Tensors of linear layers, or of attention to some segments, that stay on chip in decode, as initials."""
+        prefill = any(segment.prefill for segment in segments) if segments else self.mode == "prefill"
+        return "io" if assumptions.decode_activations_on_chip and not prefill else ""
