@@ -4,7 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from genz_jax.fields import Number
-from genz_jax.specs import Attention, LatentAttention, LocalAttention
+from genz_jax.specs import Attention, LatentAttention, LocalAttention, SparseAttention
+from genz_jax.work.indexer import indexer, selected
 from genz_jax.work.operators import (
     Operator,
     all_reduce,
@@ -28,20 +29,28 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
     heads, kv_heads, size = shard(part.heads, ranks), shard(part.kv_heads, ranks), part.head_dim
     v_size = jnp.where(part.v_head_dim > 0, part.v_head_dim, size)
     width = jnp.where(part.input_size > 0, part.input_size, hidden)
+    # Layers that read another's keys and values project and cache none; the mean of the layers counts.
+    own = 1.0 - part.shared_kv_layers / jnp.maximum(part.layers, 1.0)
     # Without a projection of their own, values are keys, and the cache still holds both (keys are rotated).
-    projected = heads * size + kv_heads * (size + v_size * part.value_projection)
+    projected = heads * size + own * kv_heads * (size + v_size * part.value_projection)
     gate = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
     vectors = part.qk_norms + part.biases
     on_chip = "" if step.mode == "prefill" else step.resident(assumptions)
     window = part.window if isinstance(part, LocalAttention) else None
+    index = part.indexer if isinstance(part, SparseAttention) and assumptions.sparse_attention else None
     linear = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
     ops = pre_norm(name, step, width, deployment, part.norms)
     into = gemm(f"{name}.qkv_proj", "attention_projections", n=projected + gate, k=width, **linear)
     ops += [holding(into, vectors, precision)]
-    cached = kv_heads * (size + v_size)
-    ops += _rotate_and_cache(name, step, heads * size, cached, cached, deployment)
+    cached = own * kv_heads * (size + v_size)
+    ops += rotate_and_cache(name, step, heads * size, cached, cached, deployment)
+    if index is not None:
+        ops += indexer(name, index, part.layers, hidden, width, step, deployment)
     for segment in step.segments:
-        context, pairs = segment.seen(window, assumptions)
+        whole, pairs = segment.seen(window, assumptions)
+        context = whole
+        if index is not None:
+            context, pairs = selected(index, segment, deployment)
         sizes = {
             "batch": segment.batch,
             "heads": heads,
@@ -51,9 +60,9 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
             "pairs": pairs,
             "precision": precision,
         }
-        kept = context if window is None or not assumptions.causal else jnp.minimum(context, window)
-        held = segment.batch * kv_heads * kept * precision.kv_cache
-        scores_on_chip, values_on_chip = _residency(segment, step, deployment)
+        kept = whole if window is None or not assumptions.causal else jnp.minimum(whole, window)
+        held = segment.batch * own * kv_heads * kept * precision.kv_cache
+        scores_on_chip, values_on_chip = residency(segment, step, deployment)
         ops += [
             attention_scores(
                 f"{name}.{segment.name}scores", on_chip=scores_on_chip, head_dim=size, cached=held * size, **sizes
@@ -101,23 +110,24 @@ def latent_attention_layer(
             gemm(f"{name}.kv_down_proj", "attention_projections", n=latent + rope, k=hidden, **linear), small, precision
         ),
     ]
-    ops += _rotate_and_cache(name, step, heads * rope, rope, latent + rope, deployment)
+    ops += rotate_and_cache(name, step, heads * rope, rope, latent + rope, deployment)
     absorbed = step.mode != "prefill"
     up = {"groups": heads, "m": step.rows, "precision": precision}
     if absorbed:
         ops += [grouped_gemm(f"{name}.q_absorb", "attention_projections", n=latent, k=nope, **up)]
     else:
         ops += [gemm(f"{name}.kv_up_proj", "attention_projections", n=heads * (nope + value), k=latent, **linear)]
-    if assumptions.sparse_attention:
-        ops += _indexer(name, part, hidden, query_in, step, deployment)
+    if part.output_gate is not None:
+        columns = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
+        ops += [gemm(f"{name}.output_gate", "attention_projections", n=columns, k=hidden, **linear)]
+    index = part.indexer if assumptions.sparse_attention else None
+    if index is not None:
+        ops += indexer(name, index, part.layers, hidden, query_in, step, deployment)
     for segment in step.segments:
         whole, pairs = segment.seen(None, assumptions)
         context = whole
-        if assumptions.sparse_attention:
-            # A query sees as many tokens as in a window of that length; together the queries of a prompt see them all.
-            selected = jnp.where(part.index_top_k > 0, part.index_top_k, segment.context + segment.newer)
-            seen, pairs = segment.seen(selected, assumptions)
-            context = whole if segment.prefill else seen
+        if index is not None:
+            context, pairs = selected(index, segment, deployment)
         sizes = {
             "batch": segment.batch,
             "heads": heads,
@@ -127,7 +137,7 @@ def latent_attention_layer(
             "pairs": pairs,
             "precision": precision,
         }
-        scores_on_chip, values_on_chip = _residency(segment, step, deployment)
+        scores_on_chip, values_on_chip = residency(segment, step, deployment)
         cached = segment.batch * whole * (latent + rope) * precision.kv_cache
         scores = attention_scores(
             f"{name}.{segment.name}scores",
@@ -160,48 +170,13 @@ def latent_attention_layer(
     return ops
 
 
-def _indexer(
-    name: str, part: LatentAttention, hidden: Number, query_in: Number, step: Step, deployment: Deployment
-) -> list[Operator]:
-    """Operators of the indexer of DeepSeek sparse attention (arXiv 2512.02556), which every rank has whole.
-
-    Queries of `index_heads` heads from the query latent, one key per token and a weight per head, and the scores of
-    all pairs; the keys have a cache of their own. Only `index_layers` of the layers have one, the others share it.
-    """
-    precision, assumptions = deployment.precision, deployment.assumptions
-    heads, size = part.index_heads, part.index_head_dim
-    linear = {"batch": step.sequences, "m": step.tokens, "precision": precision}
-    key = gemm(f"{name}.index_k_proj", "attention_projections", n=size + heads, k=hidden, **linear)
-    ops = [
-        gemm(f"{name}.index_q_proj", "attention_projections", n=heads * size, k=query_in, **linear),
-        holding(key, 2.0 * size, precision),
-    ]
-    for segment in step.segments:
-        context, pairs = segment.seen(None, assumptions)
-        ops.append(
-            attention_scores(
-                f"{name}.{segment.name}index_scores",
-                batch=segment.batch,
-                heads=heads,
-                kv_heads=1.0,
-                queries=segment.queries,
-                context=context,
-                pairs=pairs,
-                head_dim=size,
-                precision=precision,
-            )
-        )
-    share = part.index_layers / jnp.maximum(part.layers, 1.0)
-    return [op.times(share) for op in ops]
-
-
-def _residency(segment: Segment, step: Step, deployment: Deployment) -> tuple[str, str]:
+def residency(segment: Segment, step: Step, deployment: Deployment) -> tuple[str, str]:
     """Tensors of scores and values on chip: the scores always, decode's queries and outputs where assumed."""
     resident = "" if segment.prefill else step.resident(deployment.assumptions)
     return (resident, resident) if resident else ("o", "i")
 
 
-def _rotate_and_cache(
+def rotate_and_cache(
     name: str, step: Step, query: Number, rotated: Number, cached: Number, deployment: Deployment
 ) -> list[Operator]:
     """Rotate queries and keys and write the new cache entries, as one kernel.
