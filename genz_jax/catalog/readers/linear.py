@@ -50,7 +50,7 @@ def _kimi_linear(c: Config) -> Model:
     c.refuse(kinds is None and len(told.get("kda_layers", default=[])) != linear, "layers of no kind")
     parts: dict[str, Any] = {}
     if linear:
-        heads, size = told.size("num_heads", "linear_num_heads"), told.size("head_dim", "linear_head_dim")
+        heads, size = told.size("linear_num_heads", "num_heads"), told.size("linear_head_dim", "head_dim")
         width = told.size("short_conv_kernel_size", "linear_conv_kernel_dim")
         full = {} if told.flag("use_full_rank_gate") else {"gate_rank": size}
         parts["delta_net"] = DeltaNet(linear, heads, heads, size, size, width, decay_rank=size, **full)
