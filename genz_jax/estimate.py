@@ -69,6 +69,9 @@ def estimate(
     return result
 
 
+_HEADS = ("heads", "kv_heads")
+
+
 def _refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assumptions) -> None:
     """Raise ValueError where the parallelism asked for cannot be; what merely does not fit is a result."""
     if reason in (Reason.feasible, Reason.does_not_fit):
@@ -83,15 +86,23 @@ def _refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assu
     tp, ep, pp = (float(np.max(x)) for x in (spread.tp, spread.ep, spread.pp))
     name = names["model"] or "the model"
     if reason is Reason.kv_heads_not_divisible:
-        there = [part for part in (model.attention, model.local_attention) if part is not None]
-        sizes = [f"kv_heads = {float(part.kv_heads):g}: must divide heads = {float(part.heads):g}" for part in there]
-        message = f"Model.attention.{'; local_attention.'.join(sizes)} of {name}"
+        there = {kind: getattr(model, kind) for kind in ("attention", "local_attention", "sparse_attention")}
+        sizes = [
+            f"{kind}.kv_heads = {float(part.kv_heads):g}: must divide heads = {float(part.heads):g}"
+            for kind, part in there.items()
+            if part is not None
+        ]
+        message = f"Model.{'; '.join(sizes)} of {name}"
     elif reason is Reason.top_k_beyond_experts and model.moe is not None:
         experts = float(model.moe.experts)
         message = f"Model.moe.top_k = {float(model.moe.top_k):g}: at most the {experts:g} experts of {name}"
     elif reason is Reason.heads_not_divisible:
-        parts = [("attention", "heads"), ("attention", "kv_heads"), ("local_attention", "heads")]
-        parts += [("local_attention", "kv_heads"), ("latent_attention", "heads"), ("ssm", "d_inner"), ("ssd", "heads")]
+        parts = [
+            *((kind, size) for kind in ("attention", "local_attention", "sparse_attention") for size in _HEADS),
+            *((kind, "heads") for kind in ("latent_attention", "compressed_attention", "ssd", "linear_attention")),
+            ("ssm", "d_inner"),
+            ("delta_net", "value_heads"),
+        ]
         sizes = [
             f"{part}.{size} = {float(getattr(getattr(model, part), size)):g}"
             for part, size in parts

@@ -44,10 +44,24 @@ SHARE = Rule("must be from 0 to 1", low_included=True, high=1.0)
 
 
 def number(
-    unit: str, long_name: str, default: Any = dataclasses.MISSING, rule: Rule = POSITIVE, keyword: bool = False
+    unit: str,
+    long_name: str,
+    default: Any = dataclasses.MISSING,
+    rule: Rule = POSITIVE,
+    keyword: bool = False,
+    absent: float | None = None,
 ) -> Any:
-    """Declare a numeric field of a spec: its base unit, description, default, rule, and whether only by keyword."""
-    metadata = {"units": unit, "long_name": long_name, "rule": rule}
+    """Declare a numeric field of a spec.
+
+    Args:
+        unit: base unit.
+        long_name: description.
+        default: default; None for a number that may be absent.
+        rule: what values it takes.
+        keyword: it is given by keyword only.
+        absent: the value that means the same as absence, for `stack`.
+    """
+    metadata = {"units": unit, "long_name": long_name, "rule": rule, "absent": absent}
     return eqx.field(default=default, metadata=metadata, kw_only=keyword)
 
 
@@ -151,6 +165,10 @@ class Spec(eqx.Module):
             direct[head] = self._replace_part(head, part, inner)
         values = {field.name: direct.get(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)}
         return type(self)(**values)
+
+    def absent(self: SpecT) -> SpecT:
+        """A part with this structure that changes no figure, in the place of one that a model lacks."""
+        return self.replace(layers=0)
 
     def _replace_part(self, head: str, part: Any, inner: dict[str, Any]) -> Any:
         if isinstance(part, tuple):

@@ -1,6 +1,7 @@
 """Parameters: how many a model has, by what they are for, in closed form."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,37 @@ import numpy as np
 
 from genz_jax import catalog
 from genz_jax.fields import Number
-from genz_jax.specs import FFN, SSD, SSM, Attention, DeltaNet, LatentAttention, Model, MoE
+from genz_jax.specs import (
+    FFN,
+    SSD,
+    SSM,
+    Attention,
+    CompressedAttention,
+    Compressor,
+    DeltaNet,
+    Indexer,
+    LatentAttention,
+    LinearAttention,
+    Model,
+    MoE,
+    SparseAttention,
+)
+
+MIXERS = (
+    "latent_attention",
+    "compressed_attention",
+    "sparse_attention",
+    "attention",
+    "local_attention",
+    "delta_net",
+    "linear_attention",
+    "ssd",
+    "ssm",
+)
+"""Parts that mix tokens; a module for multi-token prediction has the first of them that the model has."""
+
+FEED_FORWARD = ("moe", "ffn")
+"""Feed-forward parts; a module for multi-token prediction has the first of them that the model has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,17 +47,18 @@ class ParameterCount:
     """Parameters of a model, each field a count or an array of counts.
 
     Attributes:
-        total: all parameters; a head that is tied to the embedding counts once.
+        total: all parameters but those for multi-token prediction; a head that is tied to the embedding counts once.
         active: parameters that a token meets: the total without the routed experts that it does not take.
-        attention: projections, biases, sinks and indexers of attention layers.
-        ssm: state space and delta net layers.
-        ffn: dense feed-forward layers and shared experts.
+        attention: projections, biases, sinks, compressors and indexers of attention layers.
+        ssm: state space, delta net and linear attention layers.
+        ffn: dense feed-forward layers, shared experts, and the projections of latent experts.
         experts: routed experts.
         router: routers and the gates of shared experts.
-        embedding: input embedding.
+        embedding: input embedding, with those of single layers.
         head: language model head, 0 where it is tied to the embedding.
         norms: all norms, those of queries and keys included.
-        other: learned positions and what else has no field of its own.
+        other: learned positions, `Projection`s, and what else has no field of its own.
+        mtp: modules for multi-token prediction, which share embedding and head; not in the total.
     """
 
     total: Number
@@ -40,6 +72,7 @@ class ParameterCount:
     head: Number
     norms: Number
     other: Number
+    mtp: Number
 
     def __str__(self) -> str:
         def shown(value: Number) -> str:
@@ -52,7 +85,9 @@ def parameter_count(model: str | Model) -> ParameterCount:
     """Count the parameters of a model.
 
     The counts are sums of the shapes of all weights, biases and norms, as PyTorch's `Module.parameters` gives them.
-    They are exact for whole numbers up to 2^53.
+    They are exact for whole numbers up to 2^53. A module for multi-token prediction is a projection of the joined
+    embedding and hidden vector (2D × D), three norms, and one block of the model's kind: MLA, else sparse, full or
+    local attention, with experts where the model has them (DeepSeek-V3, arXiv 2412.19437, section 2.2).
 
     Args:
         model: name in the catalogue, or a model; its numbers may be arrays that broadcast together.
@@ -71,29 +106,78 @@ def parameter_count(model: str | Model) -> ParameterCount:
         if not hasattr(leaf, "dtype"):
             raise ValueError(f"model {spec.name!r} has the axis {leaf!r}: parameter_count takes numbers and arrays")
     hidden = spec.hidden_size
-    attention = _attention(spec.attention, hidden) + _attention(spec.local_attention, hidden)
-    attention = attention + _latent_attention(spec.latent_attention, hidden)
-    ssm = _ssm(spec.ssm, hidden) + _ssd(spec.ssd, hidden) + _delta_net(spec.delta_net, hidden)
-    dense = _ffn(spec.ffn, hidden)
-    experts, active_experts, shared, router = _moe(spec.moe, hidden)
-    embedding = spec.vocab_size * hidden
-    head = embedding * (1.0 - spec.tied_embeddings) + spec.head_biases
-    norms = _norms(spec)
-    other = spec.other_parameters
-    rest = attention + ssm + dense + shared + router + embedding + head + norms + other
-    return ParameterCount(
-        total=rest + experts,
-        active=rest + active_experts,
-        attention=attention,
-        ssm=ssm,
-        ffn=dense + shared,
-        experts=experts,
-        router=router,
-        embedding=embedding,
-        head=head,
-        norms=norms,
-        other=other,
-    )
+    counts = _layers(spec)
+    counts["embedding"] = spec.vocab_size * hidden
+    counts["head"] = counts["embedding"] * (1.0 - spec.tied_embeddings) + spec.head_biases
+    if (own := spec.layer_embedding) is not None:
+        counts["embedding"] = counts["embedding"] + own.layers * own.size * own.vocab_size
+    counts["norms"] = counts["norms"] + spec.final_norms * hidden
+    counts["other"] = spec.other_parameters
+    for part in spec.projections:
+        counts["other"] = counts["other"] + part.layers * part.input_size * part.output_size
+    idle = counts.pop("idle")
+    total = sum(counts.values())
+    counts |= {"total": total, "active": total - idle, "mtp": _mtp(spec)}
+    return ParameterCount(**{name: _whole(value) for name, value in counts.items()})
+
+
+def _whole(count: Number) -> Number:
+    """The whole number that a count is but for rounding, where means of layers were multiplied by their number."""
+    return count if isinstance(count, jax.Array) else np.rint(count)
+
+
+def _layers(model: Model) -> dict[str, Number]:
+    """Parameters of all layers by what they are for, and the routed experts that a token does not take."""
+    hidden = model.hidden_size
+    attention: Number = 0.0
+    for part in (model.attention, model.local_attention, model.sparse_attention):
+        attention = attention + _attention(part, hidden)
+    attention = attention + _latent_attention(model.latent_attention, hidden)
+    attention = attention + _compressed_attention(model.compressed_attention, hidden)
+    ssm = _ssm(model.ssm, hidden) + _ssd(model.ssd, hidden) + _delta_net(model.delta_net, hidden)
+    ssm = ssm + _linear_attention(model.linear_attention, hidden)
+    experts, active, shared, router = _moe(model.moe, hidden)
+    return {
+        "attention": attention,
+        "ssm": ssm,
+        "ffn": _ffn(model.ffn, hidden) + shared,
+        "experts": experts,
+        "router": router,
+        "norms": _norms(model),
+        "idle": experts - active,
+    }
+
+
+def _mtp(model: Model) -> Number:
+    """Modules for multi-token prediction: each a projection of 2D × D, three norms and one block."""
+    hidden = model.hidden_size
+    one = 2.0 * hidden * hidden + 3.0 * hidden
+    kinds = ((MIXERS, "local_attention", model.mtp_local), (FEED_FORWARD, "ffn", model.mtp_dense))
+    for names, special, asked in kinds:
+        free: Number = 1.0
+        for name, wanted in ((special, asked), *((name, 1.0) for name in names)):
+            if (part := getattr(model, name)) is not None:
+                # Of a list of models, each takes the first part that it has.
+                taken = free * _positive(part.layers) * wanted
+                counts = _layers(_only(model, name))
+                counts.pop("idle")
+                one = one + taken * sum(counts.values())
+                free = free - taken
+    return model.mtp_layers * one
+
+
+def _only(model: Model, name: str) -> Model:
+    """The model with one layer of one part, and nothing else."""
+    part = getattr(model, name)
+    changes: dict[str, Any] = {"layers": 1.0}
+    changes |= {key: 0.0 for key in ("tied_layers", "shared_kv_layers") if hasattr(part, key)}
+    index: Indexer | None = getattr(part, "indexer", None)
+    if index is not None:
+        changes["indexer"] = index.replace(layers=_positive(index.layers))
+    if isinstance(part, CompressedAttention):
+        changes |= {"sparse": None, "heavy": None}
+    empty = dict.fromkeys((*MIXERS, *FEED_FORWARD, "layer_embedding", "residual_streams"))
+    return model.replace(**{**empty, name: part.replace(**changes)})
 
 
 def _where(given: Number, otherwise: Number) -> Number:
@@ -103,14 +187,33 @@ def _where(given: Number, otherwise: Number) -> Number:
     return np.where(given > 0, given, otherwise)
 
 
+def _positive(value: Number) -> Number:
+    """1 where the number is above 0, else 0."""
+    return _where(value, 0.0) / _where(value, 1.0)
+
+
+def _given(value: Number | None) -> Number:
+    """The number, 0 where it is absent."""
+    return 0.0 if value is None else value
+
+
 def _attention(part: Attention | None, hidden: Number) -> Number:
-    """Query, key, value, gate and output projections: d·h(H + Hkv) + d·v·Hkv + d·g + H·v·D."""
+    """Query, key, value, gate and output projections: d·h(H + Hkv) + d·v·Hkv + d·g + H·v·D, and indexers."""
     if part is None:
         return 0.0
     width, v_dim = _where(part.input_size, hidden), _where(part.v_head_dim, part.head_dim)
-    into = part.head_dim * (part.heads + part.kv_heads) + v_dim * part.kv_heads * part.value_projection
-    one = width * (into + part.output_gate) + part.heads * v_dim * hidden + part.biases
-    return (part.layers - part.tied_layers) * one
+    keys = part.kv_heads * (part.head_dim + v_dim * part.value_projection)
+    one = width * (part.heads * part.head_dim + keys + part.output_gate) + part.heads * v_dim * hidden + part.biases
+    total = (part.layers - part.tied_layers) * one - part.shared_kv_layers * width * keys
+    return total + (_indexer(part.indexer, hidden, width) if isinstance(part, SparseAttention) else 0.0)
+
+
+def _indexer(part: Indexer | None, hidden: Number, query_in: Number) -> Number:
+    """Queries from a width of their own, one key, and a weight per head (arXiv 2512.02556)."""
+    if part is None:
+        return 0.0
+    keys = hidden * (part.head_dim + part.heads * part.head_weights)
+    return part.layers * (part.heads * part.head_dim * query_in + keys)
 
 
 def _latent_attention(part: LatentAttention | None, hidden: Number) -> Number:
@@ -120,9 +223,31 @@ def _latent_attention(part: LatentAttention | None, hidden: Number) -> Number:
     query_in = _where(part.q_lora_rank, hidden)
     one = hidden * part.q_lora_rank + query_in * part.heads * (nope + rope) + hidden * (latent + rope)
     one = one + latent * part.heads * (nope + value) + part.heads * value * hidden + part.biases
-    # The indexer: queries from the query latent, one key, a weight per head (arXiv 2512.02556).
-    index = part.index_heads * part.index_head_dim * query_in + hidden * (part.index_head_dim + part.index_heads)
-    return part.layers * one + part.index_layers * index
+    one = one + hidden * _given(part.output_gate)
+    return part.layers * one + _indexer(part.indexer, hidden, query_in)
+
+
+def _compressed_attention(part: CompressedAttention | None, hidden: Number) -> Number:
+    """Query latent, one key-value vector, the output in groups and together, and compressors."""
+    if part is None:
+        return 0.0
+    wide = part.heads * part.head_dim
+    one = hidden * part.q_lora_rank + part.q_lora_rank * wide + hidden * part.head_dim
+    one = one + wide * part.output_rank + part.output_groups * part.output_rank * hidden + part.biases
+    total = part.layers * one
+    for compressor in (part.sparse, part.heavy):
+        if compressor is not None:
+            total = total + compressor.layers * _compressor(compressor, part.head_dim, hidden)
+            if (index := compressor.indexer) is not None:
+                # Its key has no projection of its own: it compresses as the layer does.
+                query = part.q_lora_rank * index.heads * index.head_dim + hidden * index.heads * index.head_weights
+                total = total + index.layers * (query + _compressor(compressor, index.head_dim, hidden))
+    return total
+
+
+def _compressor(part: Compressor, size: Number, hidden: Number) -> Number:
+    """`series` vectors and gates of a token, and a bias for each of the places that become one entry."""
+    return part.series * size * (2.0 * hidden + part.rate)
 
 
 def _ssm(part: SSM | None, hidden: Number) -> Number:
@@ -144,12 +269,21 @@ def _ssd(part: SSD | None, hidden: Number) -> Number:
 
 
 def _delta_net(part: DeltaNet | None, hidden: Number) -> Number:
-    """Gated delta net: q, k, v, gate, β and decay projections, convolution, and two vectors over the heads."""
+    """Gated delta net: q, k, v, gate, β and decay projections, convolution, decay rates and step size biases."""
     if part is None:
         return 0.0
     keys, values = part.key_heads * part.key_head_dim, part.value_heads * part.value_head_dim
-    one = hidden * (2.0 * keys + 2.0 * values + 2.0 * part.value_heads) + (2.0 * keys + values) * part.d_conv
-    return part.layers * (one + 2.0 * part.value_heads + values * hidden)
+    low, gate = _given(part.decay_rank), _given(part.gate_rank)
+    # A decay per head, or through a latent one per channel of the keys; a step size bias for each.
+    decay = _where(low * (hidden + keys), hidden * part.value_heads) + _where(_positive(low) * keys, part.value_heads)
+    gates = _where(gate * (hidden + values), hidden * values)
+    one = hidden * (2.0 * keys + values + part.value_heads) + decay + gates + part.value_heads
+    return part.layers * (one + (2.0 * keys + values) * part.d_conv + values * hidden)
+
+
+def _linear_attention(part: LinearAttention | None, hidden: Number) -> Number:
+    """Lightning attention: query, key, value, gate and output projections."""
+    return 0.0 if part is None else part.layers * 5.0 * hidden * part.heads * part.head_dim
 
 
 def _ffn(part: FFN | None, hidden: Number) -> Number:
@@ -160,35 +294,49 @@ def _ffn(part: FFN | None, hidden: Number) -> Number:
 
 
 def _moe(part: MoE | None, hidden: Number) -> tuple[Number, Number, Number, Number]:
-    """Routed experts, those of them that a token takes, shared experts, and routers with gates."""
+    """Routed experts, those of them that a token takes, shared experts with latent projections, and routers."""
     if part is None:
         return 0.0, 0.0, 0.0, 0.0
-    width, matrices = _where(part.latent_size, hidden), part.in_projections + 1.0
+    latent = 0.0 if part.latent is None else part.latent.size
+    width, matrices = hidden if part.latent is None else _where(latent, hidden), part.in_projections + 1.0
     expert = width * part.intermediate_size * matrices + part.biases
-    latent = 2.0 * hidden * part.latent_size
-    shared = part.shared_experts * part.shared_intermediate_size * hidden * matrices
+    shared = part.shared_experts * part.shared_intermediate_size * hidden * matrices + 2.0 * hidden * latent
     router = part.experts * hidden + part.router_biases + part.shared_gate * hidden
     layers = part.layers
-    return layers * part.experts * expert, layers * part.top_k * expert, layers * (shared + latent), layers * router
+    return layers * part.experts * expert, layers * part.top_k * expert, layers * shared, layers * router
 
 
 def _norms(model: Model) -> Number:
     """Norm vectors of model width before and after layers, and the smaller norms inside them."""
-    hidden, total = model.hidden_size, model.final_norms * model.hidden_size
-    for part in (model.attention, model.local_attention):
+    hidden = model.hidden_size
+    total: Number = 0.0
+    for part in (model.attention, model.local_attention, model.sparse_attention):
         if part is not None:
             width = _where(part.input_size, hidden)
             total = total + (part.layers - part.tied_layers) * (part.norms * width + part.qk_norms)
+            total = total + (_index_norms(part.indexer) if isinstance(part, SparseAttention) else 0.0)
     if (mla := model.latent_attention) is not None:
         total = total + mla.layers * (mla.norms * hidden + mla.q_lora_rank + mla.kv_lora_rank)
-        total = total + mla.index_layers * 2.0 * mla.index_head_dim
-    for part in (model.ssm, model.ssd):
+        total = total + _index_norms(mla.indexer)
+    if (part := model.compressed_attention) is not None:
+        total = total + part.layers * (part.norms * hidden + part.q_lora_rank + part.head_dim)
+        for compressor in (part.sparse, part.heavy):
+            if compressor is not None:
+                total = total + compressor.layers * part.head_dim
+                total = total + 0.5 * _index_norms(compressor.indexer)
+    for part in (model.ssm, model.ssd, model.linear_attention):
         if part is not None:
             total = total + part.layers * (part.norms * hidden + part.inner_norms)
     if (net := model.delta_net) is not None:
         total = total + net.layers * (net.norms * hidden + net.value_head_dim)
     if model.ffn is not None:
         total = total + (model.ffn.layers - model.ffn.tied_layers) * model.ffn.norms * hidden
-    if model.moe is not None:
-        total = total + model.moe.layers * model.moe.norms * hidden
+    if (moe := model.moe) is not None:
+        latent = 0.0 if moe.latent is None else moe.latent.size * moe.latent.norm
+        total = total + moe.layers * (moe.norms * hidden + latent)
     return total
+
+
+def _index_norms(part: Indexer | None) -> Number:
+    """Scale and bias of the key's norm, or scales of both norms; in compressed attention half of it, a scale."""
+    return 0.0 if part is None else part.layers * 2.0 * part.head_dim

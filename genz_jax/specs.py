@@ -5,7 +5,6 @@ an `xarray.DataArray`. Text is converted to base units and values are checked wh
 """
 
 import dataclasses
-import os
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from genz_jax import units
+from genz_jax.architecture import (
+    FFN as FFN,
+    SSD as SSD,
+    SSM as SSM,
+    Attention as Attention,
+    CompressedAttention as CompressedAttention,
+    Compressor as Compressor,
+    DeltaNet as DeltaNet,
+    Indexer as Indexer,
+    LatentAttention as LatentAttention,
+    LatentExperts as LatentExperts,
+    LayerEmbedding as LayerEmbedding,
+    LinearAttention as LinearAttention,
+    LocalAttention as LocalAttention,
+    Model as Model,
+    MoE as MoE,
+    Projection as Projection,
+    ResidualStreams as ResidualStreams,
+    SparseAttention as SparseAttention,
+)
 from genz_jax.fields import (
     COUNT,
     FRACTION,
@@ -29,176 +48,6 @@ from genz_jax.fields import (
     number,
 )
 from genz_jax.formats import FORMATS, read_format
-
-# ---------------------------------------------------------------------------------------------------------- model
-
-
-class Attention(Spec):
-    """Attention layers of one kind: MHA (kv_heads = heads), GQA, or MQA (kv_heads = 1)."""
-
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
-    heads: Number = number(units.ONE, "query heads", rule=WHOLE)
-    kv_heads: Number = number(units.ONE, "key and value heads", rule=WHOLE)
-    head_dim: Number = number(units.ONE, "size of one head of queries and keys", rule=WHOLE)
-    v_head_dim: Number = number(
-        units.ONE, "size of one head of values, 0 for that of keys", 0, rule=COUNT, keyword=True
-    )
-    value_projection: Number = number(
-        units.ONE, "1 with a projection of values, 0 if keys are the values", 1, rule=SHARE, keyword=True
-    )
-    output_gate: Number = number(
-        units.ONE, "columns of the gate on the output, 0 for none", 0, rule=COUNT, keyword=True
-    )
-    input_size: Number = number(units.ONE, "width of the input, 0 for the model's", 0, rule=COUNT, keyword=True)
-    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
-    qk_norms: Number = number(units.ONE, "elements of the norms of queries and keys", 0, rule=COUNT, keyword=True)
-    biases: Number = number(units.ONE, "elements of biases and attention sinks", 0, rule=COUNT, keyword=True)
-    tied_layers: Number = number(units.ONE, "layers that share the weights of another", 0, rule=COUNT, keyword=True)
-
-
-class LocalAttention(Attention):
-    """Attention layers that see a sliding window, or the chunk of that length that they are in."""
-
-    window: Number = number(units.TOKEN, "tokens that a query sees at most", 4096, rule=WHOLE)
-
-
-class LatentAttention(Spec):
-    """Multi-head latent attention (MLA, arXiv 2405.04434): keys and values are projections of one cached latent."""
-
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
-    heads: Number = number(units.ONE, "query heads", rule=WHOLE)
-    q_lora_rank: Number = number(units.ONE, "rank of the query latent, 0 for a full projection", rule=COUNT)
-    kv_lora_rank: Number = number(units.ONE, "rank of the key-value latent", rule=WHOLE)
-    qk_nope_head_dim: Number = number(units.ONE, "head size of queries and keys without rotation", rule=WHOLE)
-    qk_rope_head_dim: Number = number(units.ONE, "size of the rotated key that all heads share", rule=COUNT)
-    v_head_dim: Number = number(units.ONE, "head size of values", rule=WHOLE)
-    index_heads: Number = number(
-        units.ONE, "heads of the sparse attention indexer, 0 for none", 0, rule=COUNT, keyword=True
-    )
-    index_head_dim: Number = number(units.ONE, "head size of the indexer", 0, rule=COUNT, keyword=True)
-    index_top_k: Number = number(units.TOKEN, "tokens that the indexer selects, 0 for all", 0, rule=COUNT, keyword=True)
-    index_layers: Number = number(units.ONE, "layers with an indexer of their own", 0, rule=COUNT, keyword=True)
-    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
-    biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
-
-
-class SSM(Spec):
-    """Mamba-1 layers: selective state space with a diagonal state matrix (arXiv 2312.00752)."""
-
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
-    d_inner: Number = number(units.ONE, "inner channels", rule=WHOLE)
-    d_state: Number = number(units.ONE, "state size per channel", rule=WHOLE)
-    d_conv: Number = number(units.ONE, "width of the causal convolution", rule=WHOLE)
-    dt_rank: Number = number(units.ONE, "rank of the step size projection", rule=WHOLE)
-    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
-    inner_norms: Number = number(units.ONE, "elements of the norms of step size, B and C", 0, rule=COUNT, keyword=True)
-    biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
-
-
-class SSD(Spec):
-    """Mamba-2 layers: structured state space duality with a scalar decay per head (arXiv 2405.21060)."""
-
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
-    heads: Number = number(units.ONE, "heads", rule=WHOLE)
-    head_dim: Number = number(units.ONE, "size of one head", rule=WHOLE)
-    d_state: Number = number(units.ONE, "state size per channel", rule=WHOLE)
-    groups: Number = number(units.ONE, "groups that share B and C", rule=WHOLE)
-    d_conv: Number = number(units.ONE, "width of the causal convolution", rule=WHOLE)
-    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
-    inner_norms: Number = number(units.ONE, "elements of the gated norm before the output", 0, rule=COUNT, keyword=True)
-    biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
-
-
-class DeltaNet(Spec):
-    """Gated delta net layers: linear attention with a delta-rule update and a decay per head (arXiv 2412.06464)."""
-
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
-    key_heads: Number = number(units.ONE, "heads of queries and keys", rule=WHOLE)
-    value_heads: Number = number(units.ONE, "heads of values, each with a state", rule=WHOLE)
-    key_head_dim: Number = number(units.ONE, "size of one head of queries and keys", rule=WHOLE)
-    value_head_dim: Number = number(units.ONE, "size of one head of values", rule=WHOLE)
-    d_conv: Number = number(units.ONE, "width of the causal convolution", rule=WHOLE)
-    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
-
-
-class FFN(Spec):
-    """Dense feed-forward layers."""
-
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
-    intermediate_size: Number = number(units.ONE, "inner size", rule=COUNT)
-    in_projections: Number = number(units.ONE, "matrices from hidden to inner size: 2 if gated, else 1", 2, rule=COUNT)
-    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
-    biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
-    tied_layers: Number = number(units.ONE, "layers that share the weights of another", 0, rule=COUNT, keyword=True)
-
-
-class MoE(Spec):
-    """Mixture-of-experts layers: `top_k` of `experts` for each token, and experts that all tokens share."""
-
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
-    experts: Number = number(units.ONE, "routed experts", rule=WHOLE)
-    top_k: Number = number(units.ONE, "routed experts of a token", rule=WHOLE)
-    intermediate_size: Number = number(units.ONE, "inner size of a routed expert", rule=COUNT)
-    in_projections: Number = number(units.ONE, "matrices from hidden to inner size: 2 if gated, else 1", 2, rule=COUNT)
-    shared_experts: Number = number(units.ONE, "experts that every token takes", 0, rule=COUNT)
-    shared_intermediate_size: Number = number(units.ONE, "inner size of a shared expert", 0, rule=COUNT)
-    latent_size: Number = number(
-        units.ONE, "width that the routed experts work in, 0 for the model's", 0, rule=COUNT, keyword=True
-    )
-    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
-    biases: Number = number(units.ONE, "elements of biases of a routed expert", 0, rule=COUNT, keyword=True)
-    router_biases: Number = number(
-        units.ONE, "elements of biases and scales of the router", 0, rule=COUNT, keyword=True
-    )
-    shared_gate: Number = number(units.ONE, "1 with a gate on the shared experts, else 0", 0, rule=SHARE, keyword=True)
-
-
-class Model(Spec):
-    """A language model as counts of layers of each kind. A kind that it lacks is None and costs nothing."""
-
-    hidden_size: Number = number(units.ONE, "model width", rule=WHOLE)
-    layers: Number = number(units.ONE, "blocks, the unit of pipeline parallelism", rule=WHOLE)
-    vocab_size: Number = number(units.ONE, "entries of the vocabulary", rule=WHOLE)
-    tied_embeddings: Number = number(units.ONE, "1 if embedding and head are one matrix, else 0", 0, rule=SHARE)
-    final_norms: Number = number(
-        units.ONE, "norm vectors of model width outside the layers", 1, rule=COUNT, keyword=True
-    )
-    head_biases: Number = number(units.ONE, "elements of the head's bias", 0, rule=COUNT, keyword=True)
-    other_parameters: Number = number(
-        units.ONE, "parameters of other kinds, as of learned positions", 0, rule=COUNT, keyword=True
-    )
-    attention: Attention | None = None
-    local_attention: LocalAttention | None = None
-    latent_attention: LatentAttention | None = None
-    ssm: SSM | None = None
-    ssd: SSD | None = None
-    delta_net: DeltaNet | None = None
-    ffn: FFN | None = None
-    moe: MoE | None = None
-    label: Label = eqx.field(static=True, default=Label())
-
-    @property
-    def name(self) -> str:
-        """Name of the model, for people."""
-        return self.label.text
-
-    @classmethod
-    def from_hugging_face(cls, path_or_id: "str | os.PathLike[str]") -> "Model":
-        """Read a model from a Hugging Face `config.json`; `genz_jax.catalog.hugging_face.read_model` has the details.
-
-        Args:
-            path_or_id: the file, a folder with one, or a hub id.
-
-        Raises:
-            ValueError: the file cannot be read, or the architecture is not known or not expressible.
-
-        Example:
-            `gz.Model.from_hugging_face("Qwen3-8B/config.json")`
-        """
-        from genz_jax.catalog.hugging_face import read_model
-
-        return read_model(path_or_id)
-
 
 # ------------------------------------------------------------------------------------------------------- platform
 
@@ -284,7 +133,11 @@ class Platform(Spec):
     power_split: PowerSplit = PowerSplit()
     onchip_bw: Number = number(units.BYTE_RATE, "on-chip memory bandwidth", 18000 * 2.0**30)
     offload_bw: Number = number(
-        units.BYTE_RATE, "bandwidth to the memory for what does not fit, 0 for none", None, rule=NOT_NEGATIVE
+        units.BYTE_RATE,
+        "bandwidth to the memory for what does not fit, 0 for none",
+        None,
+        rule=NOT_NEGATIVE,
+        absent=0.0,
     )
     compute_efficiency: Number = number(units.ONE, "achieved share of the peak rate", 1.0, rule=FRACTION)
     memory_efficiency: Number = number(units.ONE, "achieved share of the memory bandwidth", 1.0, rule=FRACTION)

@@ -43,7 +43,7 @@ def stack(specs: Sequence[SpecT]) -> SpecT:
         where = f"{kind.__name__}.{field.name}"
         items = [getattr(spec, field.name) for spec in specs]
         if "units" in field.metadata:
-            values[field.name] = _numbers(where, items)
+            values[field.name] = _numbers(where, items, field.metadata["absent"])
         elif isinstance(items[0], Label):
             values[field.name] = Label("")
         elif any(isinstance(item, tuple) for item in items):
@@ -53,14 +53,14 @@ def stack(specs: Sequence[SpecT]) -> SpecT:
     return kind(**values)
 
 
-def _numbers(where: str, items: list) -> np.ndarray | None:
+def _numbers(where: str, items: list, absent: float | None) -> np.ndarray | None:
     missing = [item is None for item in items]
     if all(missing):
         return None
     if any(missing):
-        if not where.endswith("offload_bw"):
+        if absent is None:
             raise ValueError(f"{where}: given for some of a list's specs only; give it for all or for none")
-        items = [0.0 if item is None else item for item in items]
+        items = [absent if item is None else item for item in items]
     return np.array([float(item) for item in items])
 
 
@@ -68,7 +68,7 @@ def _parts(items: list) -> Spec | None:
     there = [item for item in items if item is not None]
     if not there:
         return None
-    absent = there[0].replace(layers=0) if len(there) < len(items) else there[0]
+    absent = there[0].absent() if len(there) < len(items) else there[0]
     return stack([absent if item is None else item for item in items])
 
 
@@ -76,7 +76,9 @@ def _empty(item: Spec) -> Spec:
     """What pads a tuple whose last item is `item`."""
     if isinstance(item, NetworkLevel):
         return item
-    return PrefillChunk(0, 0) if isinstance(item, PrefillChunk) else DecodeChunk(0, 0, 0, 0)
+    if isinstance(item, PrefillChunk):
+        return PrefillChunk(0, 0)
+    return DecodeChunk(0, 0, 0, 0) if isinstance(item, DecodeChunk) else item.absent()
 
 
 def _tuples(items: list[tuple]) -> tuple:

@@ -37,7 +37,7 @@ def windowed(window: int) -> gz.Model:
 
 
 def selecting(tokens: int) -> gz.Model:
-    return gz.model("deepseek-v3.2").replace(**{"latent_attention.index_top_k": tokens})
+    return gz.model("deepseek-v3.2").replace(**{"latent_attention.indexer.top_k": tokens})
 
 
 CASES = {f"window {w}": windowed(w) for w in WINDOWS} | {f"selection of {w}": selecting(w) for w in (17, 63)}
@@ -82,7 +82,7 @@ def test_the_mean_of_the_slowest_is_the_sum_over_positions(c0: float, c1: float,
     if count == 1:
         c1, m1 = c0, m0
     found = float(
-        mean_of_slowest(*(tuple(map(jnp.asarray, end)) for end in ((c0, m0), (c1, m1))), jnp.asarray(count, float))
+        mean_of_slowest(*(tuple(map(jnp.asarray, end)) for end in ((c0, m0), (c1, m1))), jnp.asarray(float(count)))
     )
     places = np.linspace(0, 1, count)
     every = np.maximum(c0 + (c1 - c0) * places, m0 + (m1 - m0) * places)

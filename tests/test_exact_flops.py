@@ -11,13 +11,10 @@ import functools
 from typing import Any
 
 import pytest
+from counting import Counted, count_pass
 
 import genz_jax as gz
 from genz_jax.flops import FlopCount, flop_count
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-flop_counter = pytest.importorskip("torch.utils.flop_counter")
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -181,46 +178,11 @@ STATE_SPACE = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Counted:
-    """PyTorch's FLOPs of a forward pass: products with weights, attention, convolutions, other batched products."""
-
-    gemm: int
-    attention: int
-    convolution: int
-    other: int
-
-
 @functools.cache
 def _run(name: str, batch: int, past: int, new: int) -> Counted:
     """Count a pass over `new` tokens of each sequence after `past` cached ones."""
     case = next(c for c in (*TRANSFORMERS, LATENT, *STATE_SPACE) if c.name == name)
-    config = transformers.AutoConfig.for_model(name, **case.config)
-    config._experts_implementation = "eager"
-    with torch.device(case.device), torch.no_grad():
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-        given: dict[str, Any] = {}
-        if past:
-            out = model(torch.zeros((batch, past), dtype=torch.long), use_cache=True)
-            cache = "cache_params" if "cache_params" in out else "past_key_values"
-            given = {cache: out[cache]}
-        with flop_counter.FlopCounterMode(display=False) as counter:
-            model(torch.zeros((batch, new), dtype=torch.long), use_cache=True, **given)
-    counts = counter.get_flop_counts()
-
-    def of(where: str, *kinds: str) -> int:
-        return sum(flops for kind, flops in counts[where].items() if str(kind).removeprefix("aten.") in kinds)
-
-    inside = [at for at in counts if at.rpartition(".")[2] in ("self_attn", "attn", "attention", "self_attention")]
-    attention = sum(of(at, "bmm", "baddbmm") for at in inside)
-    found = Counted(
-        of("Global", "mm", "addmm"),
-        attention,
-        of("Global", "convolution"),
-        of("Global", "bmm", "baddbmm") - attention,
-    )
-    assert sum(dataclasses.astuple(found)) == counter.get_total_flops(), "an operator that no kind covers"
-    return found
+    return count_pass(name, case.config, case.device, batch, past, new)
 
 
 def _kind(count: FlopCount, kind: str) -> int:

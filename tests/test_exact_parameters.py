@@ -31,6 +31,48 @@ MLA = {
 }
 HYBRID = ["linear_attention", "full_attention"] * 2 + ["linear_attention"]
 MAMBA = {"hidden_size": 96, "num_hidden_layers": 3, "vocab_size": 1000, "pad_token_id": 0}
+KIMI = {
+    **MLA,
+    "linear_head_dim": 16,
+    "linear_num_heads": 6,
+    "num_local_experts": 6,
+    "n_shared_experts": 2,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention", "full_attention"],
+}
+KIMI = {key: value for key, value in KIMI.items() if key not in ("n_routed_experts", "first_k_dense_replace")}
+V4 = {
+    **SMALL,
+    "head_dim": 16,
+    "q_lora_rank": 24,
+    "moe_intermediate_size": 40,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "o_groups": 3,
+    "o_lora_rank": 10,
+    "index_n_heads": 4,
+    "index_head_dim": 8,
+    "index_topk": 4,
+    "sliding_window": 8,
+    "qk_rope_head_dim": 8,
+    "compress_ratios": [0, 128, 4, 128, 4],
+}
+ZAMBA_2 = {
+    **SMALL,
+    "num_hidden_layers": 7,
+    "intermediate_size": 160,
+    "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "mamba", "hybrid", "hybrid"],
+    "n_mamba_heads": 12,
+    "mamba_d_state": 16,
+    "mamba_ngroups": 2,
+    "num_mem_blocks": 1,
+    "adapter_rank": 10,
+}
+OWN = {
+    "head_dim": 16,
+    "hidden_size_per_layer_input": 24,
+    "vocab_size_per_layer_input": 900,
+    "layer_types": [*["sliding_attention", "full_attention"] * 2, "full_attention"],
+}
 
 CASES = [
     ("llama", {**GQA, "attention_bias": True, "mlp_bias": True}),
@@ -147,6 +189,46 @@ CASES = [
     ("deepseek_v32", {**MLA, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 8}),
     ("glm4_moe_lite", MLA),
     (
+        "mimo_v2_flash",
+        {**GQA, **EXPERTS, "head_dim": 16, "v_head_dim": 12, "n_routed_experts": 6, "attention_bias": True},
+    ),
+    (
+        "minimax_m3_vl_text",
+        {
+            **GQA,
+            "num_attention_heads": 8,
+            "head_dim": 16,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "shared_intermediate_size": 24,
+            "dense_intermediate_size": 112,
+            "moe_layer_freq": [0, 0, 1, 1, 1],
+            "sparse_attention_config": {
+                "sparse_attention_freq": [0, 1, 1, 1, 0],
+                "sparse_num_index_heads": 4,
+                "sparse_index_dim": 20,
+                "sparse_topk_blocks": 2,
+                "sparse_block_size": 4,
+            },
+        },
+    ),
+    ("minimax", {**GQA, "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16}),
+    ("kimi_linear", KIMI),
+    ("kimi_linear", {**KIMI, "q_lora_rank": None, "layer_types": ["linear_attention"] * 4 + ["full_attention"]}),
+    ("deepseek_v4", V4),
+    ("deepseek_v4", {**V4, "compress_ratios": [4, 4, 4, 4, 4], "hc_mult": 3}),
+    ("zamba2", ZAMBA_2),
+    ("zamba2", {**ZAMBA_2, "use_shared_attention_adapter": True, "num_mem_blocks": 2}),
+    ("gemma3n_text", {**GQA, **OWN, "num_kv_shared_layers": 2, "laurel_rank": 7, "altup_num_inputs": 3}),
+    (
+        "gemma3n_text",
+        {**GQA, **OWN, "num_kv_shared_layers": 0, "intermediate_size": [100, 120, 140, 160, 190], "laurel_rank": 7},
+    ),
+    (
+        "gemma4_text",
+        {**GQA, **OWN, "global_head_dim": 24, "num_kv_shared_layers": 2, "use_double_wide_mlp": True},
+    ),
+    (
         "gemma4_text",
         {
             **GQA,
@@ -164,6 +246,9 @@ CASES = [
     ),
 ]
 
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embeddings.weight", "word_embeddings.weight", "embed_in.weight")
+EMBEDDINGS += ("embed_tokens_per_layer.weight",)
+
 
 def count_by_kind(model) -> dict[str, int]:
     """Parameters of a PyTorch model by what their names say that they are for; a tied one counts once."""
@@ -174,9 +259,7 @@ def count_by_kind(model) -> dict[str, int]:
             continue
         seen.add(id(parameter))
         found["total"] += parameter.numel()
-        if name.endswith(
-            ("embed_tokens.weight", "wte.weight", "embeddings.weight", "word_embeddings.weight", "embed_in.weight")
-        ):
+        if name.endswith(EMBEDDINGS):
             found["embedding"] += parameter.numel()
         elif name.startswith(("lm_head", "embed_out")):
             found["head"] += parameter.numel()

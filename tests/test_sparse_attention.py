@@ -80,7 +80,7 @@ def test_delta_net_has_a_constant_state_of_keys_by_values():
 
 def test_latent_experts_move_the_latent():
     model = gz.model("nemotron-3-super-120b-a12b")
-    wide = model.replace(**{"moe.latent_size": 4096})
+    wide = model.replace(**{"moe.latent.size": 4096})
     narrow, full = (
         gz.estimate(m, "B200", gz.Workload(batch=8), gz.Parallelism(ep=2), stage="prefill", operators=True)
         for m in (model, wide)

@@ -119,8 +119,8 @@ def test_names_in_an_array():
 
 
 ATTENTION = {"v_head_dim": 32, "value_projection": 0.5, "output_gate": 512, "input_size": 1024, "qk_norms": 128}
-EXTRA = {**ATTENTION, "biases": 64, "tied_layers": 1}
-INDEXER = {"index_heads": 4, "index_head_dim": 32, "index_top_k": 64, "index_layers": 2}
+EXTRA = {**ATTENTION, "biases": 64, "tied_layers": 1, "shared_kv_layers": 1}
+INDEXER = gz.Indexer(2, 4, 32, 64, head_weights=0.5)
 EVERYTHING = Case(
     model=gz.Model(
         512,
@@ -131,12 +131,31 @@ EVERYTHING = Case(
         other_parameters=4096,
         attention=gz.Attention(2, 8, 2, 64, **EXTRA),
         local_attention=gz.LocalAttention(2, 8, 4, 64, 32, **EXTRA),
-        latent_attention=gz.LatentAttention(2, 8, 96, 64, 32, 16, 32, biases=64, **INDEXER),
+        sparse_attention=gz.SparseAttention(2, 8, 4, 64, indexer=INDEXER.replace(block_size=8), **EXTRA),
+        compressed_attention=gz.CompressedAttention(
+            4,
+            8,
+            64,
+            96,
+            32,
+            4,
+            48,
+            biases=8,
+            sparse=gz.Compressor(2, 4, 2, indexer=INDEXER),
+            heavy=gz.Compressor(2, 16),
+        ),
+        latent_attention=gz.LatentAttention(2, 8, 96, 64, 32, 16, 32, biases=64, output_gate=256, indexer=INDEXER),
         ssm=gz.SSM(2, 1024, 16, 4, 32, inner_norms=64, biases=2048),
         ssd=gz.SSD(2, 16, 64, 32, 1, 4, inner_norms=1024, biases=64),
-        delta_net=gz.DeltaNet(2, 4, 8, 64, 64, 4),
+        delta_net=gz.DeltaNet(2, 4, 8, 64, 64, 4, decay_rank=16, gate_rank=32),
+        linear_attention=gz.LinearAttention(2, 8, 64, inner_norms=512),
         ffn=gz.FFN(6, 1024, biases=64, tied_layers=2),
-        moe=gz.MoE(6, 8, 2, 256, 2, 1, 512, latent_size=128, biases=64, router_biases=8, shared_gate=0.5),
+        moe=gz.MoE(
+            6, 8, 2, 256, 2, 1, 512, biases=64, router_biases=8, shared_gate=0.5, latent=gz.LatentExperts(128, norm=0.5)
+        ),
+        layer_embedding=gz.LayerEmbedding(12, 32, 900),
+        residual_streams=gz.ResidualStreams(24, 4, 2, 0.5),
+        projections=(gz.Projection(4, 512, 64), gz.Projection(4, 64, 512, uses=2)),
     ),
     platform=CHIP.replace(
         compute_efficiency=0.5, memory_efficiency=0.5, link_efficiency=0.5, offload_bw="64 GB/s", link_domain=64

@@ -6,23 +6,16 @@ import tomllib
 from importlib import resources
 from typing import Any
 
-from genz_jax import specs, units
+from genz_jax import units
 from genz_jax.catalog import hugging_face
+from genz_jax.catalog.tables import build, check_keys, parts_of
 from genz_jax.fields import Label, near
 from genz_jax.specs import Model, NetworkLevel, Platform, Rates, Workload
 
-_PARTS = {
-    "attention": specs.Attention,
-    "local_attention": specs.LocalAttention,
-    "latent_attention": specs.LatentAttention,
-    "ssm": specs.SSM,
-    "ssd": specs.SSD,
-    "delta_net": specs.DeltaNet,
-    "ffn": specs.FFN,
-    "moe": specs.MoE,
-}
-_MODEL_COUNTS = ("final_norms", "head_biases", "other_parameters")
-_MODEL_KEYS = {"hidden_size", "layers", "vocab_size", "tied_embeddings", *_MODEL_COUNTS, *_PARTS}
+_PARTS = {name: kind for name, kind in parts_of(Model).items() if name != "projections"}
+_MODEL_NUMBERS = ("hidden_size", "layers", "vocab_size", "final_norms", "head_biases", "other_parameters")
+_MTP_NUMBERS = ("mtp_layers", "mtp_dense", "mtp_local")
+_MODEL_KEYS = {"tied_embeddings", "projections", *_MODEL_NUMBERS, *_MTP_NUMBERS, *_PARTS}
 _MODEL_NOTES = {"aliases", "source", "parameters", "active_parameters", "max_context"}
 _PLATFORM_KEYS = {"power", "mem_capacity", "mem_bw", "flops", "network"}
 _PLATFORM_NOTES = {"aliases", "vendor", "year", "kind", "source", "notes", "onchip_capacity"}
@@ -38,10 +31,8 @@ def _entries(file: str, keys: frozenset[str]) -> dict[str, dict[str, Any]]:
     for name, entry in entries.items():
         if unknown := set(entry) - keys:
             raise ValueError(f"{file}.toml: {name!r} has the unknown keys {', '.join(sorted(unknown))}")
-        for part, kind in _PARTS.items():
-            known = {field.name for field in dataclasses.fields(kind)}
-            if unknown := set(entry.get(part, {})) - known:
-                raise ValueError(f"{file}.toml: {part} of {name!r} has the unknown keys {', '.join(sorted(unknown))}")
+        if file == "models":
+            check_keys(Model, {key: entry[key] for key in _MODEL_KEYS & set(entry)}, f"{file}.toml: {name!r}")
         if file == "models" and (missing := {"hidden_size", "layers", "vocab_size"} - set(entry)):
             raise ValueError(f"{file}.toml: {name!r} lacks {', '.join(sorted(missing))}")
         if not entry.get("source"):
@@ -103,9 +94,9 @@ def model(name: str) -> Model:
     if str(name).strip().lower() not in _index(*_MODELS) and hugging_face.is_config(str(name)):
         return hugging_face.read_model(name)
     found, entry = _find("model", name, _MODELS)
-    numbers = {key: entry[key] for key in ("hidden_size", "layers", "vocab_size", *_MODEL_COUNTS) if key in entry}
-    parts = {key: part(**entry[key]) for key, part in _PARTS.items() if key in entry}
-    return Model(tied_embeddings=float(entry.get("tied_embeddings", False)), label=Label(found), **numbers, **parts)
+    table = {key: value for key, value in entry.items() if key in _MODEL_KEYS}
+    table["tied_embeddings"] = float(table.get("tied_embeddings", False))
+    return build(Model, table).replace(label=Label(found))
 
 
 def platform(name: str) -> Platform:

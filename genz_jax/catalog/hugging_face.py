@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genz_jax.catalog.architectures import READERS
 from genz_jax.catalog.config import Config
+from genz_jax.catalog.readers import READERS
 from genz_jax.fields import Label, near
 from genz_jax.specs import Model, Precision
 
 LARGEST_FILE = 16 * 2**20
 """Bytes of the largest file that is read; configs have a few kilobytes."""
+
+_MTP_KEYS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+"""Keys of the number of modules for multi-token prediction."""
+
+_BY_LAYER = ("gemma4_text", "step3p5", "step3p7")
+"""Architectures whose readers know what their `per_layer_config` says."""
 
 _TEXT_KEYS = ("text_config", "llm_config", "language_config")
 
@@ -28,7 +34,8 @@ def read_model(path_or_id: str | os.PathLike[str]) -> Model:
             installed, and the hub in reach or its cache filled).
 
     Returns:
-        The model; of a vision-language config its text part. Layers for multi-token prediction are left out.
+        The model; of a vision-language config its text part. Modules for multi-token prediction are counted in
+        `Model.mtp_layers`, apart from the layers.
 
     Raises:
         ValueError: no such file, no JSON object, an architecture that is not known, a size that is missing or
@@ -50,10 +57,12 @@ def read_model(path_or_id: str | os.PathLike[str]) -> Model:
         named = ", ".join(map(str, c.get("architectures", default=[]))) or "no architecture"
         hint = near(str(kind), READERS) or f"; known are {', '.join(sorted(READERS))}"
         raise ValueError(f"{where}: the architecture {kind!r} ({named}) is not known{hint}")
-    c.refuse(c.get("per_layer_config") and kind != "gemma4_text", "per_layer_config: layers of different sizes")
+    by_layer = c.get("per_layer_config") and kind not in _BY_LAYER
+    c.refuse(by_layer, "per_layer_config: layers of different sizes")
     model = READERS[kind](c.with_keys(model_type=kind))
+    modules = 0 if c.get("use_mtp") is False else c.size(*_MTP_KEYS, default=0, least=0)
     name = file.parent.name if file.name == "config.json" and file.parent.name else file.stem
-    return model.replace(label=Label(name.removesuffix("_config")))
+    return model.replace(mtp_layers=modules, label=Label(name.removesuffix("_config")))
 
 
 def _text_kind(inner: Any, outer: Any) -> Any:

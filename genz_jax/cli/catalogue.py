@@ -8,8 +8,6 @@ from genz_jax.cli import options as o
 if TYPE_CHECKING:
     from genz_jax.fields import Spec
 
-_KINDS = ("attention", "local_attention", "latent_attention", "ssm", "ssd", "delta_net", "ffn", "moe")
-
 
 def _matching(what: str, names: list[str], pattern: str) -> dict[str, Any]:
     """What the catalogue says about the entries that match a pattern, by name.
@@ -58,6 +56,7 @@ def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
 
     from genz_jax import catalog, parameter_count
     from genz_jax.cli import show
+    from genz_jax.work.stages import LAYERS
 
     found = _matching("model", catalog.models(), pattern)
     specs = {name: catalog.model(name) for name in found}
@@ -71,7 +70,7 @@ def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
         return
     rows = []
     for name, spec in specs.items():
-        kinds = [f"{kind} {float(getattr(spec, kind).layers):g}" for kind in _KINDS if getattr(spec, kind)]
+        kinds = [f"{kind} {float(getattr(spec, kind).layers):g}" for kind in LAYERS if getattr(spec, kind)]
         context = found[name].notes.get("max_context")
         rows.append(
             (

@@ -8,16 +8,10 @@ import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
-from genz_jax.specs import Attention, LatentAttention, LocalAttention
-from genz_jax.work.kernel import Shape, attend, over_positions
-from genz_jax.work.operators import (
-    Operator,
-    all_reduce,
-    attention_scores,
-    elementwise,
-    gemm,
-    grouped_gemm,
-)
+from genz_jax.specs import Attention, LatentAttention, LocalAttention, SparseAttention
+from genz_jax.work.indexer import indexer, selected
+from genz_jax.work.kernel import Heads, attend, over_positions, windowed
+from genz_jax.work.operators import Operator, all_reduce, elementwise, gemm, grouped_gemm
 from genz_jax.work.step import Deployment, Segment, Step, shard
 from genz_jax.work.vector import holding, pre_norm
 
@@ -32,19 +26,25 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
     heads, kv_heads, size = shard(part.heads, ranks), shard(part.kv_heads, ranks), part.head_dim
     v_size = jnp.where(part.v_head_dim > 0, part.v_head_dim, size)
     width = jnp.where(part.input_size > 0, part.input_size, hidden)
+    # Layers that read another's keys and values project and cache none; the mean of the layers counts.
+    own = 1.0 - part.shared_kv_layers / jnp.maximum(part.layers, 1.0)
     # Without a projection of their own, values are keys, and the cache still holds both (keys are rotated).
-    projected = heads * size + kv_heads * (size + v_size * part.value_projection)
+    projected = heads * size + own * kv_heads * (size + v_size * part.value_projection)
     gate = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
     vectors = part.qk_norms + part.biases
     on_chip = step.resident(assumptions)
     window = part.window if isinstance(part, LocalAttention) else None
+    index = part.indexer if isinstance(part, SparseAttention) and assumptions.sparse_attention else None
     linear = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
     ops = pre_norm(name, step, width, deployment, part.norms)
     into = gemm(f"{name}.qkv_proj", "attention_projections", n=projected + gate, k=width, **linear)
     ops += [holding(into, vectors, precision)]
-    cached = kv_heads * (size + v_size)
-    ops += _rotate_and_cache(name, step, heads * size, cached, cached, deployment)
-    ops += attend(name, Shape(heads, kv_heads, size, v_size, window), step, deployment)
+    cached = own * kv_heads * (size + v_size)
+    ops += rotate_and_cache(name, step, heads * size, cached, cached, deployment)
+    if index is not None:
+        ops += indexer(name, index, part.layers, hidden, width, step, deployment)
+    seen = windowed(window, assumptions) if index is None else selected(index, step, deployment)
+    ops += attend(f"{name}.", Heads(heads, kv_heads, size, v_size, cached), seen, step, deployment)
     ops += [
         gemm(f"{name}.out_proj", "attention_projections", n=hidden, k=heads * v_size, **linear),
         all_reduce(
@@ -89,18 +89,18 @@ def latent_attention_layer(
             gemm(f"{name}.kv_down_proj", "attention_projections", n=latent + rope, k=hidden, **linear), small, precision
         ),
     ]
-    ops += _rotate_and_cache(name, step, heads * rope, rope, latent + rope, deployment)
-    if assumptions.sparse_attention:
-        ops += _indexer(name, part, hidden, query_in, step, deployment)
+    ops += rotate_and_cache(name, step, heads * rope, rope, latent + rope, deployment)
+    if part.output_gate is not None:
+        columns = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
+        ops += [gemm(f"{name}.output_gate", "attention_projections", n=columns, k=hidden, **linear)]
+    seen = windowed(None, assumptions)
+    if part.indexer is not None and assumptions.sparse_attention:
+        ops += indexer(name, part.indexer, part.layers, hidden, query_in, step, deployment)
+        seen = selected(part.indexer, step, deployment)
 
     forms = [_is_naive(segment, assumptions) for segment in step.segments]
     naive = [segment for segment, expands in zip(step.segments, forms, strict=True) if expands]
     absorbed = [segment for segment, expands in zip(step.segments, forms, strict=True) if not expands]
-    selected = None
-    if assumptions.sparse_attention:
-        # A query sees as many tokens as in a window of that length; together the queries of a prompt see them all.
-        every = sum(segment.context + segment.newer for segment in step.segments)
-        selected = jnp.where(part.index_top_k > 0, part.index_top_k, every)
     if naive:
 
         def expand(segments: Sequence[Segment]) -> list[Operator]:
@@ -110,9 +110,9 @@ def latent_attention_layer(
             up = linear | {"batch": 1.0, "m": rows}
             return [gemm(f"{name}.kv_up_proj", "attention_projections", n=heads * (nope + value), k=latent, **up)]
 
-        shape = Shape(heads, heads, nope + rope, value, selected, selected is not None)
+        expanded = Heads(heads, heads, nope + rope, value, latent + rope)
         ops += over_positions(expand, naive, step, None)
-        ops += attend(name, shape, step, deployment, naive, cached=latent + rope)
+        ops += attend(f"{name}.", expanded, seen, step, deployment, naive)
     if absorbed:
         queries: Number = 0.0
         for segment in absorbed:
@@ -121,10 +121,10 @@ def latent_attention_layer(
         up: dict[str, Any] = {"groups": heads, "m": queries, "precision": precision}
         if naive:  # the up projection is the same matrix in both forms, held once
             up["stored"] = 0.0 * heads
-        shape = Shape(heads, 1.0, latent + rope, latent, selected, selected is not None, shared_values=True)
+        shared = Heads(heads, jnp.ones_like(heads), latent + rope, latent, latent + rope, shared_values=True)
         ops += [
             grouped_gemm(f"{name}.q_absorb", "attention_projections", n=latent, k=nope, **up),
-            *attend(name, shape, step, deployment, absorbed, cached=latent + rope),
+            *attend(f"{name}.", shared, seen, step, deployment, absorbed),
             grouped_gemm(f"{name}.v_absorb", "attention_projections", n=value, k=latent, **up),
         ]
     ops += [
@@ -145,48 +145,7 @@ def _is_naive(segment: Segment, assumptions: Assumptions) -> bool:
     return segment.prompt if assumptions.latent_form == "by stage" else assumptions.latent_form == "naive"
 
 
-def _indexer(
-    name: str, part: LatentAttention, hidden: Number, query_in: Number, step: Step, deployment: Deployment
-) -> list[Operator]:
-    """Operators of the indexer of DeepSeek sparse attention (arXiv 2512.02556), which every rank has whole.
-
-    Queries of `index_heads` heads from the query latent, one key per token and a weight per head, and the scores of
-    all pairs; the keys have a cache of their own. Only `index_layers` of the layers have one, the others share it.
-    """
-    precision, assumptions = deployment.precision, deployment.assumptions
-    heads, size = part.index_heads, part.index_head_dim
-    linear = {"batch": step.sequences, "m": step.tokens, "precision": precision}
-    key = gemm(f"{name}.index_k_proj", "attention_projections", n=size + heads, k=hidden, **linear)
-    ops = [
-        gemm(f"{name}.index_q_proj", "attention_projections", n=heads * size, k=query_in, **linear),
-        holding(key, 2.0 * size, precision),
-    ]
-
-    def score(segments: Sequence[Segment]) -> list[Operator]:
-        found = []
-        for segment in segments:
-            context, pairs = segment.seen(None, assumptions)
-            found.append(
-                attention_scores(
-                    f"{name}.{segment.name}index_scores",
-                    batch=segment.batch,
-                    heads=heads,
-                    kv_heads=1.0,
-                    queries=segment.queries,
-                    context=context,
-                    pairs=pairs,
-                    head_dim=size,
-                    precision=precision,
-                )
-            )
-        return found
-
-    ops += over_positions(score, step.segments, step, None)
-    share = part.index_layers / jnp.maximum(part.layers, 1.0)
-    return [op.times(share) for op in ops]
-
-
-def _rotate_and_cache(
+def rotate_and_cache(
     name: str, step: Step, query: Number, rotated: Number, cached: Number, deployment: Deployment
 ) -> list[Operator]:
     """Rotate queries and keys and write the new cache entries, as one kernel.

@@ -58,7 +58,8 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     tp, ep = parallelism.tp, parallelism.ep
     decode_on_chip = step.resident(assumptions) if step.mode == "decode" else ""
     linear = {"batch": step.sequences, "m": step.tokens, "precision": precision}
-    width = jnp.where(part.latent_size > 0, part.latent_size, hidden)
+    latent = part.latent
+    width = hidden if latent is None else jnp.where(latent.size > 0, latent.size, hidden)
     routed = {"elements": step.rows * part.top_k * width, "ranks": ep, "precision": precision, "stride": tp}
 
     ops = pre_norm(name, step, hidden, deployment, part.norms)
@@ -79,9 +80,9 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
         ]
     if assumptions.vector_operators:
         ops += [softmax(f"{name}.router_softmax", rows=step.rows, width=part.experts, precision=precision)]
-    if assumptions.vector_operators:
-        # Down to the experts' width before the dispatch and up after the combine; nothing where they are the same.
-        ops += [gemm(f"{name}.latent_down_proj", "ffn", n=part.latent_size, k=hidden, **linear)]
+    if latent is not None:
+        # Down to the experts' width before the dispatch and up after the combine.
+        ops += [gemm(f"{name}.latent_down_proj", "ffn", n=latent.size, k=hidden, **linear)]
     ops += [all_to_all(f"{name}.dispatch", "ffn_all_to_all", **routed)]
     inner = shard(part.intermediate_size, tp)
     if assumptions.experts == "expected":
@@ -89,8 +90,9 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     else:
         ops += _whole_experts(name, part, inner, width, step, deployment, decode_on_chip)
     ops += [all_to_all(f"{name}.combine", "ffn_all_to_all", **routed)]
-    if assumptions.vector_operators:
-        ops += [gemm(f"{name}.latent_up_proj", "ffn", n=hidden, k=part.latent_size, **linear)]
+    if latent is not None:
+        up = gemm(f"{name}.latent_up_proj", "ffn", n=hidden, k=latent.size, **linear)
+        ops += [holding(up, latent.norm * latent.size, precision)]
     shared = jnp.where(
         part.shared_intermediate_size > 0, part.shared_experts * shard(part.shared_intermediate_size, tp), 0.0
     )

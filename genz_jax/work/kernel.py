@@ -1,10 +1,12 @@
 """Attention kernels: from stretches of context to operators, one fused or two, averaged over decode positions."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
 
+from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
 from genz_jax.work.operators import Operator, Stretch, attention_scores, attention_values
 from genz_jax.work.step import Deployment, Segment, Step
@@ -12,35 +14,53 @@ from genz_jax.work.step import Deployment, Segment, Step
 Build = Callable[[Sequence[Segment]], list[Operator]]
 
 
-class Shape(eqx.Module):
+class Heads(eqx.Module):
     """Heads of an attention kernel on one device.
 
     Attributes:
-        heads: query heads.
-        kv_heads: key-value heads.
-        head_dim: size of a head of queries and keys.
-        v_head_dim: size of a head of values.
-        window: tokens that a query sees at most, the newest; None for all.
-        selected: a query's window is chosen from all tokens, so that the queries of a prompt together see all.
+        queries: query heads.
+        keys: key-value heads.
+        size: size of a head of queries and keys.
+        value_size: size of a head of values.
+        cached: elements that the cache holds per token.
         shared_values: values are a part of the keys that have been read, as in absorbed latent attention.
     """
 
-    heads: Number
-    kv_heads: Number
-    head_dim: Number
-    v_head_dim: Number
-    window: Number | None = None
-    selected: bool = eqx.field(static=True, default=False)
+    queries: Number
+    keys: Number
+    size: Number
+    value_size: Number
+    cached: Number
     shared_values: bool = eqx.field(static=True, default=False)
 
 
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """What queries see of a stretch of context.
+
+    Attributes:
+        window: tokens that a query sees at most; None for all.
+        reads: tokens of a stretch that any query reads, (query, key) pairs of a sequence and head, and tokens that the
+            cache holds.
+    """
+
+    window: Number | None
+    reads: Callable[[Segment], tuple[Number, Number, Number]]
+
+
+def windowed(window: Number | None, assumptions: Assumptions) -> Sight:
+    """Sight of the newest tokens, at most a window; the cache drops what no query can see any more."""
+
+    def reads(segment: Segment) -> tuple[Number, Number, Number]:
+        context, pairs = segment.seen(window, assumptions)
+        kept = context if window is None or not assumptions.causal else jnp.minimum(context, window)
+        return context, pairs, kept
+
+    return Sight(window, reads)
+
+
 def attend(
-    name: str,
-    shape: Shape,
-    step: Step,
-    deployment: Deployment,
-    segments: Sequence[Segment] | None = None,
-    cached: Number | None = None,
+    prefix: str, heads: Heads, sight: Sight, step: Step, deployment: Deployment, segments: Sequence[Segment] = ()
 ) -> list[Operator]:
     """Operators of attention to the context of a step.
 
@@ -49,63 +69,52 @@ def attend(
     are operators of their own, as published.
 
     Args:
-        name: name of the layer.
-        shape: the heads.
+        prefix: what the operators' names begin with.
+        heads: the heads.
+        sight: what queries see.
         step: the forward pass.
         deployment: spread, formats and physics.
         segments: the stretches of context; by default all of the step.
-        cached: elements that the cache holds per token; by default keys and values of all heads.
     """
     ops = []
-    segments = step.segments if segments is None else segments
+    segments = segments or step.segments
     for kernel in dict.fromkeys(segment.kernel for segment in segments):
         together = [segment for segment in segments if segment.kernel == kernel]
 
-        def build(segments: Sequence[Segment], kernel: str = kernel) -> list[Operator]:
-            apart = [_scores_and_values(name, shape, part, step, deployment, cached) for part in segments]
+        def build(parts: Sequence[Segment], kernel: str = kernel) -> list[Operator]:
+            apart = [_scores_and_values(prefix, heads, sight, part, step, deployment) for part in parts]
             if not deployment.assumptions.fused_attention:
                 return [op for pair in apart for op in pair]
-            return [_fused(f"{name}.{kernel}attention", apart, step.resident(deployment.assumptions, segments))]
+            return [_fused(f"{prefix}{kernel}attention", apart, step.resident(deployment.assumptions, parts))]
 
-        ops += over_positions(build, together, step, shape.window)
+        ops += over_positions(build, together, step, sight.window)
     return ops
 
 
 def _scores_and_values(
-    name: str, shape: Shape, segment: Segment, step: Step, deployment: Deployment, cached: Number | None
+    prefix: str, heads: Heads, sight: Sight, segment: Segment, step: Step, deployment: Deployment
 ) -> tuple[Operator, Operator]:
     """Scores and values of one stretch of context; the scores never leave the chip."""
-    assumptions, precision = deployment.assumptions, deployment.precision
-    context, pairs = segment.seen(shape.window, assumptions)
-    if shape.selected and segment.prefill:
-        context = segment.context
-    resident = step.resident(assumptions, [segment])
-    kept = context
-    if cached is not None:
-        kept = segment.context
-    elif shape.window is not None and assumptions.causal:
-        kept = jnp.minimum(context, shape.window)
-    held = segment.batch * kept * precision.kv_element(kept, shape.head_dim)
-    keys, values = held * shape.kv_heads * shape.head_dim, held * shape.kv_heads * shape.v_head_dim
-    if cached is not None:
-        keys, values = held * cached, 0.0 * held
+    precision, resident = deployment.precision, step.resident(deployment.assumptions, [segment])
+    context, pairs, kept = sight.reads(segment)
+    cached = segment.batch * kept * heads.cached * precision.kv_element(kept, heads.size)
     sizes = {
         "batch": segment.batch,
-        "heads": shape.heads,
-        "kv_heads": shape.kv_heads,
+        "heads": heads.queries,
+        "kv_heads": heads.keys,
         "queries": segment.queries,
         "context": context,
         "pairs": pairs,
         "precision": precision,
     }
-    prefix = f"{name}.{segment.name}"
-    scores = attention_scores(f"{prefix}scores", head_dim=shape.head_dim, on_chip=resident or "o", cached=keys, **sizes)
-    weighted = attention_values(
-        f"{prefix}values", head_dim=shape.v_head_dim, on_chip=resident or "i", cached=values, **sizes
+    name = f"{prefix}{segment.name}"
+    scores = attention_scores(f"{name}scores", head_dim=heads.size, on_chip=resident or "o", cached=cached, **sizes)
+    values = attention_values(
+        f"{name}values", head_dim=heads.value_size, on_chip=resident or "i", cached=0.0 * cached, **sizes
     )
-    if shape.shared_values:
-        weighted = eqx.tree_at(lambda op: op.weight, weighted, 0.0 * weighted.weight)
-    return scores, weighted
+    if heads.shared_values:
+        values = eqx.tree_at(lambda op: op.weight, values, 0.0 * values.weight)
+    return scores, values
 
 
 def _fused(name: str, apart: Sequence[tuple[Operator, Operator]], on_chip: str) -> Operator:
@@ -152,7 +161,7 @@ def over_positions(build: Build, segments: Sequence[Segment], step: Step, window
     if window is not None:
         prompt = next((segment.context for segment in segments if segment.grows == "newer"), 0.0)
         # The window holds all of the prompt, then less and less, then generated tokens alone.
-        full, none = window - prompt, window
+        full, none = jnp.floor(window - prompt), jnp.ceil(window)
         bounds = [(first, full), (full + 1.0, none - 1.0), (none, last)]
     stretches = []
     for start, end in bounds:

@@ -62,7 +62,7 @@ def mapping_reason(model: Model, deployment: Deployment) -> Int8[Array, "..."]:
     even = deployment.assumptions.even_sharding
     heads: Number = False
     groups: Number = False
-    for part in (model.attention, model.local_attention):
+    for part in (model.attention, model.local_attention, model.sparse_attention):
         if part is None:
             continue
         if even:
@@ -73,9 +73,11 @@ def mapping_reason(model: Model, deployment: Deployment) -> Int8[Array, "..."]:
         heads = heads | (bad & (part.layers > 0))
     split = [
         (model.latent_attention, "heads"),
+        (model.compressed_attention, "heads"),
         (model.ssm, "d_inner"),
         (model.ssd, "heads"),
         (model.delta_net, "value_heads"),
+        (model.linear_attention, "heads"),
     ]
     for part, size in split:
         if part is not None and even:

@@ -459,9 +459,9 @@ def elementwise(
     name: str,
     *,
     elements: Number,
-    reads: float,
-    writes: float,
-    flops_per_element: float,
+    reads: Number,
+    writes: Number,
+    flops_per_element: Number,
     precision: Precision,
     component: str = "vector",
 ) -> Operator:

@@ -1,10 +1,10 @@
-"""State space layers: Mamba-1 (SSM) and Mamba-2 (SSD), and the gated delta net."""
+"""Layers with a recurrent state: Mamba-1 (SSM), Mamba-2 (SSD), gated delta net and lightning attention."""
 
 import equinox as eqx
 import jax.numpy as jnp
 
 from genz_jax.fields import Number
-from genz_jax.specs import SSD, SSM, DeltaNet
+from genz_jax.specs import SSD, SSM, DeltaNet, LinearAttention
 from genz_jax.work.operators import Operator, all_reduce, conv1d, einsum, gemm, selective_scan
 from genz_jax.work.step import Deployment, Step, shard
 from genz_jax.work.vector import holding, pre_norm
@@ -65,18 +65,59 @@ def delta_net_layer(name: str, part: DeltaNet, hidden: Number, step: Step, deplo
     """Operators of one gated delta net layer (arXiv 2412.06464) on one device.
 
     in_proj → q, k, v, gate, β and decay · causal convolution of q, k, v · delta rule, one state of key × value size
-    per value head · out_proj. Heads are split over T = tp·ep; the output is all-reduced.
+    per value head · out_proj. Decay and gate may come from latents of `decay_rank` and `gate_rank`, which are
+    replicated; the decay is then per channel of the keys (arXiv 2510.26692). Heads are split over T = tp·ep; the
+    output is all-reduced.
     """
     precision, ranks, linear = deployment.precision, deployment.ranks, _linear(step, deployment)
     heads = shard(part.value_heads, ranks)
     keys, values = shard(part.key_heads, ranks) * part.key_head_dim, heads * part.value_head_dim
-    held = 2.0 * heads + part.value_head_dim
+    # Columns of decay and gate in the first projection; elements of decay per token; then the second projections.
+    decay_in, gate_in, decays = heads, values, heads
+    raised: list[Operator] = []
+    if part.decay_rank is not None:
+        low = part.decay_rank > 0
+        decay_in, decays = jnp.where(low, part.decay_rank, heads), jnp.where(low, keys, heads)
+        columns = jnp.where(low, keys, 0.0)
+        raised += [gemm(f"{name}.decay_up_proj", "ssm_projections", n=columns, k=part.decay_rank, **linear)]
+    if part.gate_rank is not None:
+        low = part.gate_rank > 0
+        gate_in = jnp.where(low, part.gate_rank, values)
+        columns = jnp.where(low, values, 0.0)
+        raised += [gemm(f"{name}.gate_up_proj", "ssm_projections", n=columns, k=part.gate_rank, **linear)]
+    projected = 2.0 * keys + values + heads + decay_in + gate_in
+    held = heads + decays + part.value_head_dim
+    operands = 2.0 * (keys + values) + heads + decays
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
-        gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * (keys + values + heads), k=hidden, **linear),
+        gemm(f"{name}.in_proj", "ssm_projections", n=projected, k=hidden, **linear),
+        *raised,
         holding(_convolution(name, 2.0 * keys + values, part.d_conv, step, deployment), held, precision),
-        _scan(name, values, part.key_head_dim, 2.0 * (keys + values + heads), step, deployment, 8.0),
+        _scan(name, values, part.key_head_dim, operands, step, deployment, 8.0),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=values, **linear),
+        all_reduce(
+            f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
+        ),
+    ]
+
+
+def linear_attention_layer(
+    name: str, part: LinearAttention, hidden: Number, step: Step, deployment: Deployment
+) -> list[Operator]:
+    """Operators of one lightning attention layer (arXiv 2501.08313) on one device.
+
+    in_proj → q, k, v and gate · linear attention, one state of head size squared per head with a fixed decay ·
+    out_proj. A state element takes 5 FLOPs per token: decay, product and sum of the update, product and sum of the
+    read-out. Heads are split over T = tp·ep; the output is all-reduced.
+    """
+    precision, ranks, linear = deployment.precision, deployment.ranks, _linear(step, deployment)
+    channels = shard(part.heads, ranks) * part.head_dim
+    into = gemm(f"{name}.in_proj", "ssm_projections", n=4.0 * channels, k=hidden, **linear)
+    return [
+        *pre_norm(name, step, hidden, deployment, part.norms),
+        holding(into, part.inner_norms, precision),
+        _scan(name, channels, part.head_dim, 4.0 * channels, step, deployment, 5.0),
+        gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
         all_reduce(
             f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
         ),

@@ -8,21 +8,28 @@ import jax.numpy as jnp
 from genz_jax.fields import Number
 from genz_jax.specs import DecodeChunk, Model, Workload
 from genz_jax.work.attention import attention_layer, latent_attention_layer
+from genz_jax.work.auxiliary import layer_embedding_layer, projection, residual_streams_layer
+from genz_jax.work.compressed_attention import compressed_attention_layer
 from genz_jax.work.embedding import embedding, head
 from genz_jax.work.ffn import ffn_layer, moe_layer
 from genz_jax.work.operators import Operator, point_to_point
-from genz_jax.work.ssm import delta_net_layer, ssd_layer, ssm_layer
+from genz_jax.work.ssm import delta_net_layer, linear_attention_layer, ssd_layer, ssm_layer
 from genz_jax.work.step import Deployment, Segment, Step, floor_div
 
 LAYERS = {
     "attention": attention_layer,
     "local_attention": attention_layer,
+    "sparse_attention": attention_layer,
     "latent_attention": latent_attention_layer,
+    "compressed_attention": compressed_attention_layer,
     "ssm": ssm_layer,
     "ssd": ssd_layer,
     "delta_net": delta_net_layer,
+    "linear_attention": linear_attention_layer,
     "ffn": ffn_layer,
     "moe": moe_layer,
+    "layer_embedding": layer_embedding_layer,
+    "residual_streams": residual_streams_layer,
 }
 """Builder of the operators of one layer, by the part of a `Model` that it is made of."""
 
@@ -172,6 +179,8 @@ def forward(model: Model, step: Step, deployment: Deployment) -> tuple[Operator,
         if part is not None:
             once = layer(kind, part, model.hidden_size, step, deployment)
             ops += [_shared(op, part).times(part.layers) for op in once]
+    for i, part in enumerate(model.projections):
+        ops += projection(f"projection_{i}", part, step, deployment)
     parallelism = deployment.parallelism
     ops += [
         point_to_point(

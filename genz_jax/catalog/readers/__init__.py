@@ -1,0 +1,12 @@
+"""Readers: from the keys of a Hugging Face config to the parts of a model, one per architecture, none that guesses."""
+
+from collections.abc import Callable
+
+from genz_jax.catalog.config import Config
+from genz_jax.catalog.readers import deepseek, dense, gemma, linear, moe, ssm
+from genz_jax.specs import Model
+
+READERS: dict[str, Callable[[Config], Model]] = {
+    kind: reader for family in (dense, gemma, moe, deepseek, linear, ssm) for kind, reader in family.READERS.items()
+}
+"""Reader of each architecture, by the config's `model_type`."""

@@ -1,0 +1,97 @@
+"""Readers of DeepSeek and of the models that follow its design: latent or compressed attention, shared experts."""
+
+from genz_jax.catalog.config import Config
+from genz_jax.catalog.readers.parts import make_model, read_attention, read_ffn, read_latent_attention, read_moe
+from genz_jax.specs import CompressedAttention, Compressor, Indexer, Model, Projection, ResidualStreams
+
+
+def _deepseek(c: Config) -> Model:
+    """DeepSeek V1 to V3.2, Kimi K2 and GLM 4.5 to 5: dense layers first, then shared and routed experts."""
+    layers = c.size("num_hidden_layers")
+    kinds = c.kinds("mlp_layer_types")
+    dense = c.size("first_k_dense_replace", default=0, least=0) if kinds is None else kinds.count("dense")
+    every = c.size("moe_layer_freq", default=1)
+    if kinds is None:
+        dense = sum(i < dense or i % every != 0 for i in range(layers))
+    size, shared = c.size("moe_intermediate_size"), c.size("n_shared_experts", default=0, least=0)
+    if c.get("kv_lora_rank") is not None:
+        attention = read_latent_attention(c)
+    else:
+        bias, norm = c.flag("attention_bias"), "head" if c.flag("use_qk_norm") else ""
+        attention = read_attention(c, qkv_bias=bias, out_bias=bias and c.get("model_type") == "deepseek", qk_norm=norm)
+    experts = read_moe(c, layers - dense, shared_experts=shared, shared_intermediate_size=size if shared else 0)
+    return make_model(c, False, attention, read_ffn(c, dense), experts)
+
+
+_RATES = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+"""Kind of a DeepSeek-V4 layer by the tokens that it joins to one entry."""
+
+
+def _deepseek_v4(c: Config) -> Model:
+    """DeepSeek V4: windows with compressed entries (CSA and HCA), hyper-connections, experts in every layer."""
+    layers, hidden, heads, size = (
+        c.size(key) for key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "head_dim")
+    )
+    kinds = c.kinds("layer_types")
+    if kinds is None:
+        rates = c.get("compress_ratios")
+        c.refuse(not isinstance(rates, list) or len(rates) < layers, f"no compress_ratios of {layers} layers")
+        unknown = set(rates[:layers]) - set(_RATES)
+        c.refuse(unknown, f"compress_ratios {sorted(unknown)} other than {', '.join(map(str, _RATES))}")
+        kinds = [_RATES[rate] for rate in rates[:layers]]  # those of multi-token prediction come after the layers'
+    c.refuse(set(kinds) - set(_RATES.values()), f"layer_types other than {', '.join(_RATES.values())}")
+    c.refuse(c.size("num_key_value_heads", default=1) != 1, "more than one key-value head")
+    c.refuse(c.flag("attention_bias"), "attention_bias")
+    rates = c.get("compress_rates", default={name: rate for rate, name in _RATES.items()})
+    sparse, heavy = (kinds.count(_RATES[rate]) for rate in (4, 128))
+    compressors = {}
+    if sparse:
+        index = Indexer(sparse, c.size("index_n_heads"), c.size("index_head_dim"), c.size("index_topk"))
+        compressors["sparse"] = Compressor(sparse, rates[_RATES[4]], 2, indexer=index)
+    if heavy:
+        compressors["heavy"] = Compressor(heavy, rates[_RATES[128]], 1)
+    attention = CompressedAttention(
+        layers,
+        heads,
+        size,
+        c.size("q_lora_rank"),
+        c.size("sliding_window"),
+        c.size("o_groups"),
+        c.size("o_lora_rank"),
+        biases=heads,
+        **compressors,
+    )
+    inner = c.size("moe_intermediate_size")
+    experts = read_moe(c, shared_experts=c.size("n_shared_experts"), shared_intermediate_size=inner)
+    # Two hyper-connections a layer: n streams of the width to weights of reading, writing and mixing them.
+    streams = c.size("hc_mult")
+    weights = streams * (streams + 2)
+    mixed = {"residual_streams": ResidualStreams(2 * layers, streams, streams)}
+    return make_model(
+        c,
+        False,
+        {"compressed_attention": attention},
+        experts,
+        mixed,
+        projections=(Projection(2 * layers, streams * hidden, weights), Projection(1, streams * hidden, streams)),
+        other_parameters=2 * layers * (weights + 3) + streams + 1,
+    )
+
+
+READERS = {
+    **dict.fromkeys(
+        (
+            "deepseek",
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "kimi_k2",
+            "glm4_moe",
+            "glm4_moe_lite",
+            "glm_moe_dsa",
+        ),
+        _deepseek,
+    ),
+    **dict.fromkeys(("deepseek_v4", "deepseek_ref"), _deepseek_v4),
+}
+"""Reader of each of these architectures, by the config's `model_type`."""

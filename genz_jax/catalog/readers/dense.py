@@ -1,0 +1,177 @@
+"""Readers of dense transformers."""
+
+from genz_jax.catalog.config import Config
+from genz_jax.catalog.readers.parts import make_model, read_attention, read_ffn, read_windows
+from genz_jax.specs import FFN, Model
+
+
+def _llama(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    window = read_windows(c) if c.get("sliding_window") else {}
+    return make_model(
+        c, False, read_attention(c, qkv_bias=bias, out_bias=bias, **window), read_ffn(c, bias=c.flag("mlp_bias"))
+    )
+
+
+def _qwen2(c: Config) -> Model:
+    window = read_windows(c, every=0) if c.flag("use_sliding_window") else {}
+    return make_model(c, False, read_attention(c, qkv_bias=True, **window), read_ffn(c))
+
+
+def _qwen3(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    window = read_windows(c) if c.flag("use_sliding_window") else {}
+    return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="head", **window), read_ffn(c))
+
+
+def _phi(c: Config) -> Model:
+    c.refuse(c.flag("qk_layernorm"), "qk_layernorm")
+    return make_model(
+        c,
+        False,
+        read_attention(c, qkv_bias=True, out_bias=True, norms=2),
+        read_ffn(c, gated=False, bias=True, norms=0),
+        final_norms=2,
+        head_biases=c.size("vocab_size"),
+    )
+
+
+def _phi3(c: Config) -> Model:
+    window = read_windows(c) if c.get("sliding_window") else {}
+    return make_model(c, False, read_attention(c, **window), read_ffn(c))
+
+
+def _glm(c: Config) -> Model:
+    norms = 2 if c.get("model_type") == "glm4" else 1
+    return make_model(
+        c, False, read_attention(c, qkv_bias=c.flag("attention_bias"), norms=norms), read_ffn(c, norms=norms)
+    )
+
+
+def _falcon(c: Config) -> Model:
+    heads, new = c.size("num_attention_heads", "n_head"), c.flag("new_decoder_architecture")
+    kv_heads = c.size("num_kv_heads", default=heads) if new else 1 if c.flag("multi_query", True) else heads
+    c = c.with_keys(num_attention_heads=heads, num_hidden_layers=c.size("num_hidden_layers", "n_layer"))
+    c = c.with_keys(num_key_value_heads=kv_heads)
+    bias, hidden = c.flag("bias"), c.size("hidden_size")
+    norms = 0 if not new and c.flag("parallel_attn", True) else 2
+    if new and c.get("num_ln_in_parallel_attn") == 1:
+        norms = 0
+    size = c.size("ffn_hidden_size", default=4 * hidden)
+    attention = read_attention(c, qkv_bias=bias, out_bias=bias, norms=2)
+    return make_model(c, True, attention, read_ffn(c, size=size, gated=False, bias=bias, norms=norms), final_norms=2)
+
+
+def _opt(c: Config) -> Model:
+    hidden, bias = c.size("hidden_size"), c.flag("enable_bias", True)
+    embedded = c.size("word_embed_proj_dim", default=hidden)
+    c.refuse(embedded != hidden, f"word_embed_proj_dim {embedded} is not hidden_size {hidden}")
+    norms = 2 if c.flag("layer_norm_elementwise_affine", True) else 0
+    last = norms if c.flag("do_layer_norm_before", True) and not c.flag("_remove_final_layer_norm") else 0
+    return make_model(
+        c,
+        True,
+        read_attention(c, qkv_bias=bias, out_bias=bias, norms=norms),
+        read_ffn(c, size=c.size("ffn_dim"), gated=False, bias=bias, norms=norms),
+        final_norms=last,
+        other_parameters=(c.size("max_position_embeddings") + 2) * hidden,
+    )
+
+
+def _gpt2(c: Config) -> Model:
+    hidden, heads = c.size("n_embd", "hidden_size"), c.size("n_head", "num_attention_heads")
+    kv_heads = 1 if c.get("model_type") == "gpt_bigcode" and c.flag("multi_query", True) else heads
+    layers = c.size("n_layer", "num_hidden_layers")
+    inner = c.size("n_inner", default=4 * hidden)
+    positions = c.size("n_positions", "max_position_embeddings")
+    c = c.with_keys(hidden_size=hidden, num_attention_heads=heads, num_hidden_layers=layers)
+    c = c.with_keys(num_key_value_heads=kv_heads)
+    return make_model(
+        c,
+        True,
+        read_attention(c, qkv_bias=True, out_bias=True, norms=2),
+        read_ffn(c, size=inner, gated=False, bias=True, norms=2),
+        final_norms=2,
+        other_parameters=positions * hidden,
+    )
+
+
+def _gpt_neox(c: Config) -> Model:
+    bias = c.flag("attention_bias", True)
+    attention = read_attention(c, qkv_bias=bias, out_bias=bias, norms=2)
+    return make_model(c, False, attention, read_ffn(c, gated=False, bias=True, norms=2), final_norms=2)
+
+
+def _cohere(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    window = read_windows(c, every=4) if c.get("model_type") == "cohere2" else {}
+    norm = "all" if c.flag("use_qk_norm") else ""
+    return make_model(
+        c, True, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm=norm, **window), read_ffn(c, norms=0)
+    )
+
+
+def _olmo(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    return make_model(
+        c, False, read_attention(c, qkv_bias=bias, out_bias=bias, norms=0), read_ffn(c, norms=0), final_norms=0
+    )
+
+
+def _olmo2(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    window = read_windows(c, every=4) if c.get("model_type") == "olmo3" else {}
+    return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="all", **window), read_ffn(c))
+
+
+def _nemotron(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    attention = read_attention(c, qkv_bias=bias, out_bias=bias, norms=2)
+    return make_model(c, False, attention, read_ffn(c, gated=False, bias=c.flag("mlp_bias"), norms=2), final_norms=2)
+
+
+def _nemotron_nas(c: Config) -> Model:
+    """Nemotron-NAS (arXiv 2411.19146): blocks with or without attention, and inner sizes of their own."""
+    hidden, heads = c.size("hidden_size"), c.size("num_attention_heads")
+    blocks = c.get("block_configs")
+    c.refuse(
+        not isinstance(blocks, list) or len(blocks) != c.size("num_hidden_layers"), "no block_configs of all blocks"
+    )
+    groups, sizes = [], []
+    for block in blocks:
+        attention, ffn = block["attention"], block["ffn"]
+        for told in (attention, ffn):
+            c.refuse(told.get("replace_with_linear"), "replace_with_linear: blocks that are one matrix")
+            c.refuse(told.get("sparsify"), "sparsify: sparse weights")
+        c.refuse(attention.get("window_length") or attention.get("num_sink_tokens"), "windows of single blocks")
+        if not attention.get("no_op"):
+            groups.append(attention["n_heads_in_group"])
+        if not ffn.get("no_op"):
+            # Two thirds of the multiple of the width, gated, rounded up to a multiple of 256.
+            sizes.append(-(-int(2 * ffn["ffn_mult"] * hidden / 3) // 256) * 256)
+    c.refuse(len(set(groups)) != 1 or heads % groups[0], "n_heads_in_group that differs or does not divide the heads")
+    c = c.with_keys(num_key_value_heads=heads // groups[0])
+    bias = c.flag("attention_bias")
+    c.refuse(c.flag("mlp_bias"), "mlp_bias")
+    parts = read_attention(c, len(groups), qkv_bias=bias, out_bias=bias)
+    return make_model(c, False, parts, {"ffn": FFN(len(sizes), sum(sizes) / len(sizes))})
+
+
+READERS = {
+    **dict.fromkeys(("llama", "mistral", "ministral", "granite"), _llama),
+    **dict.fromkeys(("qwen2", "mimo", "qwen2_vl_text", "qwen2_5_vl_text"), _qwen2),
+    **dict.fromkeys(("qwen3", "qwen3_vl_text"), _qwen3),
+    "phi": _phi,
+    "phi3": _phi3,
+    **dict.fromkeys(("glm", "glm4"), _glm),
+    "falcon": _falcon,
+    "opt": _opt,
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), _gpt2),
+    "gpt_neox": _gpt_neox,
+    **dict.fromkeys(("cohere", "cohere2"), _cohere),
+    "olmo": _olmo,
+    **dict.fromkeys(("olmo2", "olmo3"), _olmo2),
+    "nemotron": _nemotron,
+    "nemotron-nas": _nemotron_nas,
+}
+"""Reader of each dense architecture, by the config's `model_type`."""

@@ -1,0 +1,115 @@
+"""Readers of hybrids of full attention with delta nets or lightning attention."""
+
+from typing import Any
+
+from genz_jax.catalog.config import Config
+from genz_jax.catalog.readers.parts import (
+    count_sparse_layers,
+    make_model,
+    read_attention,
+    read_ffn,
+    read_latent_attention,
+    read_moe,
+)
+from genz_jax.specs import DeltaNet, LatentExperts, LinearAttention, Model, ResidualStreams
+
+
+def _qwen_hybrid(c: Config) -> Model:
+    """Qwen 3-Next and 3.5: gated delta net layers between gated attention layers."""
+    layers, bias = c.size("num_hidden_layers"), c.flag("attention_bias")
+    kinds = c.kinds("layer_types")
+    whole = layers // c.size("full_attention_interval", default=4) if kinds is None else kinds.count("full_attention")
+    delta = {}
+    if layers - whole:
+        delta["delta_net"] = DeltaNet(
+            layers - whole,
+            c.size("linear_num_key_heads"),
+            c.size("linear_num_value_heads"),
+            c.size("linear_key_head_dim"),
+            c.size("linear_value_head_dim"),
+            c.size("linear_conv_kernel_dim"),
+        )
+    attention = read_attention(
+        c, whole, qkv_bias=bias, out_bias=bias, qk_norm="head", gated=c.flag("attn_output_gate", True)
+    )
+    if c.get("num_experts") is None:
+        return make_model(c, False, attention, delta, read_ffn(c))
+    sparse = count_sparse_layers(c)
+    size = c.size("shared_expert_intermediate_size")
+    experts = read_moe(c, sparse, shared_experts=1, shared_intermediate_size=size, shared_gate=1)
+    return make_model(c, False, attention, delta, read_ffn(c, layers - sparse) if layers - sparse else {}, experts)
+
+
+def _kimi_linear(c: Config) -> Model:
+    """Kimi Linear and K3: Kimi delta attention between latent attention layers, K3 with latent experts."""
+    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
+    told = c.part("linear_attn_config") if c.get("linear_attn_config") is not None else c
+    kinds = c.kinds("layer_types")
+    whole = len(told.get("full_attn_layers", default=[])) if kinds is None else kinds.count("full_attention")
+    linear = layers - whole
+    c.refuse(kinds is None and len(told.get("kda_layers", default=[])) != linear, "layers of no kind")
+    parts: dict[str, Any] = {}
+    if linear:
+        heads, size = told.size("linear_num_heads", "num_heads"), told.size("linear_head_dim", "head_dim")
+        width = told.size("short_conv_kernel_size", "linear_conv_kernel_dim")
+        full = {} if told.flag("use_full_rank_gate") else {"gate_rank": size}
+        parts["delta_net"] = DeltaNet(linear, heads, heads, size, size, width, decay_rank=size, **full)
+    if whole:
+        latent = read_latent_attention(c, whole)["latent_attention"]
+        gate = c.size("num_attention_heads") * c.size("v_head_dim")
+        parts["latent_attention"] = latent.replace(output_gate=gate) if c.flag("mla_use_output_gate") else latent
+    marks, every = c.kinds("mlp_layer_types"), c.size("moe_layer_freq", default=1)
+    dense = c.size("first_k_dense_replace", default=1, least=0)
+    sparse = sum(i >= dense and i % every == 0 for i in range(layers)) if marks is None else marks.count("sparse")
+    shared = c.size("num_shared_experts", "n_shared_experts", default=0, least=0)
+    numbers: dict[str, Any] = {
+        "shared_experts": shared,
+        "shared_intermediate_size": c.size("moe_intermediate_size") if shared else 0,
+    }
+    if (narrow := c.size("routed_expert_hidden_size", default=0, least=0)) > 0:
+        numbers["latent"] = LatentExperts(narrow, norm=float(c.flag("latent_moe_use_norm")))
+    experts = read_moe(c, sparse, **numbers)
+    mixed, extra = _attention_residuals(c, layers, hidden)
+    return make_model(c, False, parts, read_ffn(c, layers - sparse), experts, mixed, **extra)
+
+
+def _attention_residuals(c: Config, layers: int, hidden: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attention residuals: a norm and a scoring vector before attention, before the FFN, and before the head.
+
+    Each reads the outputs of the blocks of layers that are complete, and the sum of the block that is not.
+    """
+    every = c.size("attn_res_block_size", default=0, least=0)
+    if not every:
+        return {}, {}
+    before = [-(-i // every) + 1 for i in range(1, layers)]  # attention of the first layer has nothing to mix
+    after = [i // every + 2 for i in range(layers)]
+    places = 2 * layers + 1
+    read = sum(before) + sum(after) + after[-1]
+    part = ResidualStreams(places, read / places, 1, 1)
+    return {"residual_streams": part}, {"final_norms": 1 + places, "other_parameters": places * hidden}
+
+
+def _minimax(c: Config) -> Model:
+    """MiniMax Text-01 and M1: lightning attention between softmax attention layers, experts in every layer."""
+    layers, heads = c.size("num_hidden_layers"), c.size("num_attention_heads")
+    marks, kinds = c.get("attn_type_list"), c.kinds("layer_types")
+    if kinds is None:
+        c.refuse(not isinstance(marks, list) or len(marks) != layers, f"no attn_type_list of {layers} layers")
+        kinds = ["full_attention" if mark else "linear_attention" for mark in marks]
+    whole = kinds.count("full_attention")
+    c.refuse(c.get("sliding_window"), "sliding_window")
+    c.refuse(c.get("shared_intermediate_size"), "shared_intermediate_size: a shared expert")
+    size = c.size("head_dim", default=c.size("hidden_size") // heads)
+    lightning = {}
+    if layers - whole:
+        lightning["linear_attention"] = LinearAttention(layers - whole, heads, size, inner_norms=heads * size)
+    experts = read_moe(c, intermediate_size=c.size("intermediate_size"))
+    return make_model(c, False, read_attention(c, whole), lightning, experts)
+
+
+READERS = {
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _qwen_hybrid),
+    "kimi_linear": _kimi_linear,
+    **dict.fromkeys(("minimax", "minimax_text_01", "minimax_m1"), _minimax),
+}
+"""Reader of each of these architectures, by the config's `model_type`."""

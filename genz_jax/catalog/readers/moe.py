@@ -1,0 +1,239 @@
+"""Readers of mixtures of experts with full, windowed or sparse attention."""
+
+from typing import Any
+
+from genz_jax.catalog.config import Config
+from genz_jax.catalog.readers.parts import (
+    count_sparse_layers,
+    first_or_listed,
+    make_model,
+    read_attention,
+    read_ffn,
+    read_moe,
+    read_windows,
+)
+from genz_jax.specs import Attention, Indexer, LocalAttention, Model, SparseAttention
+
+
+def _mixtral(c: Config) -> Model:
+    window = read_windows(c) if c.get("sliding_window") else {}
+    return make_model(c, False, read_attention(c, **window), read_moe(c, intermediate_size=c.size("intermediate_size")))
+
+
+def _qwen_moe(c: Config) -> Model:
+    sparse, kind = count_sparse_layers(c), c.get("model_type", default="")
+    second = kind.startswith("qwen2")
+    bias = c.flag("qkv_bias", True) if second else c.flag("attention_bias")
+    shared = {}
+    if second:
+        size = c.size("shared_expert_intermediate_size")
+        shared = {"shared_experts": 1, "shared_intermediate_size": size, "shared_gate": 1}
+    attention = read_attention(c, qkv_bias=bias, out_bias=bias and not second, qk_norm="" if second else "head")
+    dense = c.size("num_hidden_layers") - sparse
+    return make_model(c, False, attention, read_ffn(c, dense) if dense else {}, read_moe(c, sparse, **shared))
+
+
+def _gpt_oss(c: Config) -> Model:
+    bias, size = c.flag("attention_bias", True), c.size("intermediate_size")
+    experts = c.size("num_local_experts", "num_experts")
+    return make_model(
+        c,
+        False,
+        read_attention(c, qkv_bias=bias, out_bias=bias, sinks=True, **read_windows(c, every=2)),
+        read_moe(c, intermediate_size=size, biases=2 * size + c.size("hidden_size"), router_biases=experts),
+    )
+
+
+def _minimax_m2(c: Config) -> Model:
+    norm = "all" if c.flag("use_qk_norm", True) else ""
+    return make_model(
+        c, False, read_attention(c, qk_norm=norm), read_moe(c, intermediate_size=c.size("intermediate_size"))
+    )
+
+
+def _phimoe(c: Config) -> Model:
+    bias, head = c.flag("attention_bias"), c.flag("lm_head_bias")
+    return make_model(
+        c,
+        False,
+        read_attention(
+            c, qkv_bias=bias, out_bias=bias, norms=2, **(read_windows(c) if c.get("sliding_window") else {})
+        ),
+        read_moe(c, intermediate_size=c.size("intermediate_size"), norms=2),
+        final_norms=2,
+        head_biases=c.size("vocab_size") * head,
+    )
+
+
+def _olmoe(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="all"), read_moe(c))
+
+
+def _granitemoe(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    size = c.size("shared_intermediate_size", default=0, least=0)
+    shared = {"shared_experts": 1 if size else 0, "shared_intermediate_size": size}
+    experts = read_moe(c, intermediate_size=c.size("intermediate_size"), **shared)
+    return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias), experts)
+
+
+def _dbrx(c: Config) -> Model:
+    attention, ffn = c.part("attn_config"), c.part("ffn_config")
+    c = c.with_keys(hidden_size=c.size("d_model"), num_attention_heads=c.size("n_heads"))
+    c = c.with_keys(num_hidden_layers=c.size("n_layers"), num_key_value_heads=attention.size("kv_n_heads", default=1))
+    c = c.with_keys(num_experts=ffn.size("moe_num_experts"), num_experts_per_tok=ffn.size("moe_top_k"))
+    return make_model(c, False, read_attention(c), read_moe(c, intermediate_size=ffn.size("ffn_hidden_size")))
+
+
+def _grok(c: Config) -> Model:
+    size = c.size("intermediate_size")
+    return make_model(c, True, read_attention(c, norms=2), read_moe(c, intermediate_size=size, norms=2))
+
+
+def _llama4(c: Config) -> Model:
+    layers, bias = c.size("num_hidden_layers"), c.flag("attention_bias")
+    sparse = c.get("moe_layers")
+    if sparse is None:
+        step = c.size("interleave_moe_layer_step", default=1)
+        sparse = list(range(step - 1, layers, step))
+    size = c.size("intermediate_size")
+    dense = layers - len(sparse)
+    windows = read_windows(c, every=4)
+    return make_model(
+        c,
+        False,
+        read_attention(c, qkv_bias=bias, out_bias=bias, **windows),
+        read_ffn(c, dense, size=c.size("intermediate_size_mlp")) if dense else {},
+        read_moe(c, len(sparse), intermediate_size=size, shared_experts=1, shared_intermediate_size=size),
+    )
+
+
+def _mimo_v2(c: Config) -> Model:
+    """MiMo V2: windowed layers with heads of their own and sinks, values narrower than keys, a dense first layer."""
+    layers, hidden, bias = c.size("num_hidden_layers"), c.size("hidden_size"), c.flag("attention_bias")
+    pattern = c.get("hybrid_layer_pattern")
+    kinds = c.kinds("layer_types") or ["full_attention", *["sliding_attention"] * (layers - 1)]
+    local = kinds.count("sliding_attention") if pattern is None else first_or_listed(c, "hybrid_layer_pattern", "")
+    # Its engine counts the tokens before the query only.
+    window = c.size("sliding_window") if c.get("sliding_window_size") is None else c.size("sliding_window_size") + 1
+
+    def sizes(prefix: str, kv_heads: int, sinks: bool) -> dict[str, Any]:
+        heads = c.size(f"{prefix}num_attention_heads", "num_attention_heads")
+        kv_heads = c.size(f"{prefix}num_key_value_heads", default=kv_heads)
+        size, value = c.size(f"{prefix}head_dim", "head_dim"), c.size(f"{prefix}v_head_dim", "v_head_dim", "head_dim")
+        biases = bias * ((heads + kv_heads) * size + kv_heads * value) + sinks * heads
+        return {"heads": heads, "kv_heads": kv_heads, "head_dim": size, "v_head_dim": value, "biases": biases}
+
+    kv_heads, parts = c.size("num_key_value_heads"), {}
+    if layers - local:
+        told = sizes("", kv_heads, c.flag("add_full_attention_sink_bias"))
+        parts["attention"] = Attention(layers - local, **told)
+    if local:
+        told = sizes("swa_", 2 * kv_heads, c.flag("add_swa_attention_sink_bias", True))
+        parts["local_attention"] = LocalAttention(local, window=window, **told)
+    marks = "moe_layer_freq" if c.get("mlp_layer_types") is None else "mlp_layer_types"
+    sparse = first_or_listed(c, marks, "sparse") if c.get(marks) is not None else layers - 1
+    c.refuse(c.get("n_shared_experts"), "n_shared_experts")
+    return make_model(c, False, parts, read_ffn(c, layers - sparse), read_moe(c, sparse)).replace(hidden_size=hidden)
+
+
+def _step3(c: Config) -> Model:
+    """Step 3.5 and 3.7: windowed layers with more heads, a gate per head, dense layers first, a shared expert."""
+    layers, modules = c.size("num_hidden_layers"), c.size("num_nextn_predict_layers", default=0, least=0)
+    given = c.get("layer_types")
+    if isinstance(given, list) and len(given) == layers + modules:
+        c = c.with_keys(layer_types=given[:layers])  # the rest is of the modules for multi-token prediction
+    kinds = c.kinds("layer_types") or ["full_attention"] * layers
+    kv_heads, size = c.size("num_key_value_heads", "num_attention_groups"), c.size("head_dim")
+    heads, other = c.size("num_attention_heads"), c.get("attention_other_setting", default={})
+    wide = c.size("num_sliding_attention_heads", default=other.get("num_attention_heads", heads))
+    c.refuse(c.flag("attention_bias") or c.flag("mlp_bias"), "biases")
+    c.refuse(other.get("num_attention_groups", kv_heads) != kv_heads, "key-value heads that differ")
+    c.refuse(other.get("head_dim", size) != size, "head sizes that differ")
+    parts: dict[str, Any] = {}
+    local = kinds.count("sliding_attention")
+    if layers - local:
+        parts["attention"] = Attention(layers - local, heads, kv_heads, size, qk_norms=2 * size, output_gate=heads)
+    if local:
+        window = c.size("sliding_window")
+        parts["local_attention"] = LocalAttention(
+            local, wide, kv_heads, size, window=window, qk_norms=2 * size, output_gate=wide
+        )
+    sparse = _listed_experts(c, layers)
+    experts = read_moe(
+        c,
+        sparse,
+        experts=c.size("moe_num_experts", "n_routed_experts", "num_experts"),
+        top_k=c.size("moe_top_k", "num_experts_per_tok"),
+        shared_experts=1,
+        shared_intermediate_size=c.size("share_expert_dim", "share_expert_dims"),
+    )
+    model = make_model(c, False, parts, read_ffn(c, layers - sparse), experts)
+    # Its modules for multi-token prediction come after the layers that the patterns name: windowed and dense.
+    return model.replace(mtp_dense=1, mtp_local=float(local > 0))
+
+
+def _listed_experts(c: Config, layers: int) -> int:
+    """Layers with experts, from a list of words, a list or text of their places, or all but the first few."""
+    if (kinds := c.kinds("mlp_layer_types")) is not None:
+        return kinds.count("sparse")
+    if (places := c.get("moe_layers_enum")) is not None:
+        places = places.split(",") if isinstance(places, str) else places
+        return len({int(place) for place in places if str(place).strip()} & set(range(layers)))
+    return layers - c.size("first_k_dense_replace", default=3, least=0)
+
+
+def _minimax_m3(c: Config) -> Model:
+    """MiniMax M3: dense layers first, then experts and attention to the blocks of keys that an indexer selects."""
+    layers, size = c.size("num_hidden_layers"), c.size("head_dim")
+    told = c.part("sparse_attention_config") if c.get("sparse_attention_config") is not None else c
+    kinds = c.kinds("layer_types")
+    if kinds is None:
+        marks = told.get("sparse_attention_freq", default=[0] * layers)
+        c.refuse(len(marks) != layers, f"sparse_attention_freq has {len(marks)} marks for {layers} layers")
+        values = told.get("sparse_disable_index_value", default=marks)
+        c.refuse(any(mark and not off for mark, off in zip(marks, values, strict=True)), "an indexer with values")
+        kinds = ["minimax_m3_sparse" if mark else "full_attention" for mark in marks]
+    c.refuse(c.flag("attention_output_gate"), "attention_output_gate")
+    c.refuse(c.get("qk_norm_type", default="per_head") != "per_head", "norms of queries and keys over all heads")
+    selective = kinds.count("minimax_m3_sparse")
+    whole = read_attention(c, layers - selective, qk_norm="head")
+    numbers = (c.size("num_attention_heads"), c.size("num_key_value_heads"), size)
+    if selective:
+        block = told.size("sparse_block_size", "index_block_size")
+        index = Indexer(
+            selective,
+            told.size("sparse_num_index_heads", "index_n_heads"),
+            told.size("sparse_index_dim", "index_head_dim"),
+            told.size("sparse_topk_blocks", "index_topk_blocks") * block,
+            block_size=block,
+            head_weights=0,
+        )
+        whole["sparse_attention"] = SparseAttention(selective, *numbers, qk_norms=2 * size, indexer=index)
+    marks = "moe_layer_freq" if c.get("mlp_layer_types") is None else "mlp_layer_types"
+    sparse = first_or_listed(c, marks, "sparse")
+    shared = c.size("n_shared_experts", default=1, least=0)
+    experts = read_moe(
+        c, sparse, shared_experts=shared, shared_intermediate_size=c.size("shared_intermediate_size") if shared else 0
+    )
+    dense = read_ffn(c, layers - sparse, size=c.size("dense_intermediate_size")) if layers - sparse else {}
+    return make_model(c, False, whole, dense, experts)
+
+
+READERS = {
+    "mixtral": _mixtral,
+    **dict.fromkeys(("qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text"), _qwen_moe),
+    "gpt_oss": _gpt_oss,
+    "minimax_m2": _minimax_m2,
+    **dict.fromkeys(("minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text"), _minimax_m3),
+    "phimoe": _phimoe,
+    "olmoe": _olmoe,
+    **dict.fromkeys(("granitemoe", "granitemoeshared"), _granitemoe),
+    "dbrx": _dbrx,
+    **dict.fromkeys(("grok", "grok-1"), _grok),
+    "llama4_text": _llama4,
+    "mimo_v2_flash": _mimo_v2,
+    **dict.fromkeys(("step3p5", "step3p7"), _step3),
+}
+"""Reader of each mixture of experts, by the config's `model_type`."""
