@@ -44,10 +44,18 @@ SHARE = Rule("must be from 0 to 1", low_included=True, high=1.0)
 
 
 def number(
-    unit: str, long_name: str, default: Any = dataclasses.MISSING, rule: Rule = POSITIVE, keyword: bool = False
+    unit: str,
+    long_name: str,
+    default: Any = dataclasses.MISSING,
+    rule: Rule = POSITIVE,
+    keyword: bool = False,
+    optional: bool = False,
 ) -> Any:
-    """Declare a numeric field of a spec: its base unit, description, default, rule, and whether only by keyword."""
-    metadata = {"units": unit, "long_name": long_name, "rule": rule}
+    """Declare a numeric field of a spec: its base unit, description, default, rule, and whether only by keyword.
+
+    A field whose default is None, or that is optional, may be None.
+    """
+    metadata = {"units": unit, "long_name": long_name, "rule": rule, "optional": optional or default is None}
     return eqx.field(default=default, metadata=metadata, kw_only=keyword)
 
 
@@ -115,7 +123,7 @@ class Spec(eqx.Module):
             if "units" not in field.metadata:
                 continue
             value = getattr(self, field.name)
-            if value is None and field.default is None:
+            if value is None and field.metadata["optional"]:
                 continue
             where = f"{type(self).__name__}.{field.name}"
             object.__setattr__(self, field.name, convert(where, value, field.metadata["units"], field.metadata["rule"]))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from genz_jax import assumptions as physics, labels
 from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import STAGES, Case, Question, compiled
+from genz_jax.evaluate import STAGES, Case, Question, compiled, slim
 from genz_jax.fields import near
 from genz_jax.inputs import (
     ModelLike,
@@ -192,6 +192,7 @@ def run(
         MemoryError: the arrays would not fit.
     """
     function = compiled(question)
+    case = slim(case)
     arrays = labels.to_arrays(case, order)
     block = block_sizes(case, sizes, order)
     corner = {dim: slice(0, block[dim]) for dim in order}

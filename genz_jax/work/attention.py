@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from genz_jax.fields import Number
 from genz_jax.specs import Attention, LatentAttention, LocalAttention
+from genz_jax.work.context import combine_outputs, pass_keys
 from genz_jax.work.operators import (
     Operator,
     all_reduce,
@@ -46,13 +47,13 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
             "batch": segment.batch,
             "heads": heads,
             "kv_heads": kv_heads,
-            "queries": segment.queries,
+            "queries": segment.own_queries,
             "context": context,
             "pairs": pairs,
             "precision": precision,
         }
         kept = context if window is None or not assumptions.causal else jnp.minimum(context, window)
-        held = segment.batch * kv_heads * kept * precision.kv_cache
+        held = segment.batch * kv_heads * kept * segment.own_share * precision.kv_cache
         scores_on_chip, values_on_chip = _residency(segment, step, deployment)
         ops += [
             attention_scores(
@@ -62,6 +63,8 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
                 f"{name}.{segment.name}values", on_chip=values_on_chip, head_dim=v_size, cached=held * v_size, **sizes
             ),
         ]
+        ops += pass_keys(name, segment, cached, window, (ops[-2].name, ops[-1].name), deployment)
+    ops += combine_outputs(name, step, v_size, heads, deployment)
     ops += [
         gemm(f"{name}.out_proj", "attention_projections", n=hidden, k=heads * v_size, **linear),
         all_reduce(
@@ -83,7 +86,8 @@ def latent_attention_layer(
     Down projections are replicated, heads are split over T = tp·ep. The cache holds kv_lora_rank + qk_rope_head_dim
     elements per token, on every rank. Prefill expands keys and values (the naive form): heads of size nope + rope and
     v. Decode multiplies queries and outputs with the up projections instead (the absorbed form), so that attention is
-    MQA over the latent, which is read once for scores and values.
+    MQA over the latent, which is read once for scores and values. Context parallel ranks pass expanded keys and values
+    in prefill, so that each token's are expanded once, and latents where the absorbed form reads them.
     """
     precision, ranks, assumptions = deployment.precision, deployment.ranks, deployment.assumptions
     heads = shard(part.heads, ranks)
@@ -122,13 +126,13 @@ def latent_attention_layer(
             "batch": segment.batch,
             "heads": heads,
             "kv_heads": 1.0 if absorbed else heads,
-            "queries": segment.queries,
+            "queries": segment.own_queries,
             "context": context,
             "pairs": pairs,
             "precision": precision,
         }
         scores_on_chip, values_on_chip = _residency(segment, step, deployment)
-        cached = segment.batch * whole * (latent + rope) * precision.kv_cache
+        cached = segment.batch * whole * segment.own_share * (latent + rope) * precision.kv_cache
         scores = attention_scores(
             f"{name}.{segment.name}scores",
             head_dim=latent + rope if absorbed else nope + rope,
@@ -145,6 +149,11 @@ def latent_attention_layer(
         )
         # The absorbed kernel takes its values from the latent that it has just read as keys.
         ops += [scores, eqx.tree_at(lambda op: op.weight, values, 0.0 * values.weight) if absorbed else values]
+        sent = latent + rope if absorbed else heads * (nope + rope + value)
+        if assumptions.sparse_attention:
+            sent = sent + part.index_head_dim * part.index_layers / jnp.maximum(part.layers, 1.0)
+        ops += pass_keys(name, segment, sent, None, (scores.name, values.name), deployment)
+    ops += combine_outputs(name, step, latent if absorbed else value, heads, deployment)
     if absorbed:
         ops += [grouped_gemm(f"{name}.v_absorb", "attention_projections", n=value, k=latent, **up)]
     ops += [
@@ -184,11 +193,12 @@ def _indexer(
                 batch=segment.batch,
                 heads=heads,
                 kv_heads=1.0,
-                queries=segment.queries,
+                queries=segment.own_queries,
                 context=context,
                 pairs=pairs,
                 head_dim=size,
                 precision=precision,
+                cached=segment.batch * context * segment.own_share * size * precision.kv_cache,
             )
         )
     share = part.index_layers / jnp.maximum(part.layers, 1.0)

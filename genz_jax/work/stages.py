@@ -27,24 +27,38 @@ LAYERS = {
 """Builder of the operators of one layer, by the part of a `Model` that it is made of."""
 
 
+def replica_batch(workload: Workload, deployment: Deployment) -> Number:
+    """Requests of one data parallel replica: batch/dp in the mean; each runs its own iterations of chunked prefill."""
+    if workload.prefill_chunks or workload.decode_chunks:
+        return workload.batch
+    return workload.batch / deployment.parallelism.dp
+
+
 def micro_batch(workload: Workload, deployment: Deployment) -> Number:
-    """Requests of one micro-batch: batch/m in the mean, or as published max(⌊batch/m⌋, 1)."""
+    """Requests of one micro-batch: batch/(dp·m) in the mean, or as published max(⌊batch/(dp·m)⌋, 1)."""
+    batch = replica_batch(workload, deployment)
     if deployment.assumptions.pipeline == "published":
-        return jnp.maximum(floor_div(workload.batch, micro_batches(workload, deployment)), 1.0)
-    return workload.batch / micro_batches(workload, deployment)
+        return jnp.maximum(floor_div(batch, micro_batches(workload, deployment)), 1.0)
+    return batch / micro_batches(workload, deployment)
 
 
 def micro_batches(workload: Workload, deployment: Deployment) -> Number:
-    """Micro-batches m that a batch is cut into: as many as stages by default, at most one per request."""
+    """Micro-batches m that a replica's batch is cut into: as many as stages by default, at most one per request."""
     parallelism = deployment.parallelism
     asked = parallelism.pp if parallelism.micro_batches is None else parallelism.micro_batches
-    return asked if deployment.assumptions.pipeline == "published" else jnp.minimum(asked, workload.batch)
+    if deployment.assumptions.pipeline == "published":
+        return asked
+    return jnp.minimum(asked, replica_batch(workload, deployment))
 
 
 def prefill_step(workload: Workload, deployment: Deployment) -> Step:
-    """Process the prompts of one micro-batch and sample the first token of each."""
-    batch, tokens = micro_batch(workload, deployment), workload.input_tokens
-    segment = Segment("", True, batch=batch, queries=tokens, context=tokens)
+    """Process the prompts of one micro-batch and sample the first token of each.
+
+    A context parallel rank has S/cp tokens of every prompt.
+    """
+    batch, tokens, parts = micro_batch(workload, deployment), workload.input_tokens, deployment.cp
+    segment = Segment("", True, batch=batch, queries=tokens, context=tokens, ring=True, parts=parts)
+    tokens = tokens / parts
     return Step("prefill", batch, tokens, embedded=tokens, sampled=1.0, states=batch, segments=(segment,))
 
 
@@ -53,31 +67,38 @@ def decode_step(workload: Workload, deployment: Deployment) -> Step:
 
     The beams of a request share the KV cache of its prompt. The generated part has n tokens when n−1 were generated
     before. The mean over the steps is (O + 1)/2, or O/2 where prefill has made the first token; it is exact where time
-    is linear in the length.
+    is linear in the length. Context parallel ranks attend to 1/cp of the cache each; the rest of the layers all of
+    them run whole.
     """
     assumptions, beams = deployment.assumptions, workload.beams
     requests, prompt, generated = micro_batch(workload, deployment), workload.input_tokens, workload.output_tokens
     if assumptions.decode_position == "mean":
         generated = jnp.maximum(generated if assumptions.first_token_from_prefill else generated + 1.0, 2.0) / 2.0
     queries = 1.0 if assumptions.beams_share_queries else beams
+    parts = deployment.cp
     segments = (
-        Segment("prefix_", False, batch=requests, queries=queries, context=prompt, newer=generated),
-        Segment("suffix_", False, batch=requests * beams, queries=1.0, context=generated),
+        Segment("prefix_", False, batch=requests, queries=queries, context=prompt, newer=generated, parts=parts),
+        Segment("suffix_", False, batch=requests * beams, queries=1.0, context=generated, parts=parts),
     )
     sequences = requests * beams
     return Step("decode", sequences, 1.0, embedded=1.0, sampled=1.0, states=sequences, segments=segments)
 
 
 def chunked_step(workload: Workload, deployment: Deployment) -> Step:
-    """One iteration of chunked prefill: chunks of prompts together with the decode steps of other requests."""
+    """One iteration of chunked prefill: chunks of prompts together with the decode steps of other requests.
+
+    Context parallel ranks split the chunks' tokens; decoding tokens all of them run. Each data parallel replica runs
+    such an iteration.
+    """
     segments: list[Segment] = []
     new: Number = 0.0
     decoded: Number = 0.0
     prompts: Number = 0.0
     for i, chunk in enumerate(workload.prefill_chunks):
         context = chunk.past_tokens + chunk.new_tokens
-        segments.append(Segment(f"prefill{i}_", True, batch=1.0, queries=chunk.new_tokens, context=context))
-        new = new + chunk.new_tokens
+        name, queries = f"prefill{i}_", chunk.new_tokens
+        segments.append(Segment(name, True, 1.0, queries, context, ring=True, parts=deployment.cp))
+        new = new + chunk.new_tokens / deployment.cp
         prompts = prompts + jnp.where(chunk.new_tokens > 0, 1.0, 0.0)
     for i, chunk in enumerate(workload.decode_chunks):
         segments += _decode_segments(f"decode{i}_", chunk, deployment)
@@ -99,14 +120,14 @@ def _decode_segments(name: str, chunk: DecodeChunk, deployment: Deployment) -> t
     branches = own > 0
     if deployment.assumptions.beams_share_queries:
         # Published: one query per prompt for its beams, and one KV cache for the generated parts of all beams.
-        prefix = {"batch": jnp.where(branches, 1.0, prompts), "queries": jnp.where(branches, prompts, 1.0)}
-        suffix = {"batch": 1.0, "queries": jnp.where(branches, sequences, 0.0)}
+        prefix = jnp.where(branches, 1.0, prompts), jnp.where(branches, prompts, 1.0)
+        suffix = 1.0, jnp.where(branches, sequences, 0.0)
     else:
-        prefix = {"batch": prompts, "queries": sequences / jnp.maximum(prompts, 1.0)}
-        suffix = {"batch": jnp.where(branches, sequences, 0.0), "queries": 1.0}
+        prefix = prompts, sequences / jnp.maximum(prompts, 1.0)
+        suffix = jnp.where(branches, sequences, 0.0), 1.0
     return (
-        Segment(f"{name}prefix_", False, context=shared, newer=own, **prefix),
-        Segment(f"{name}suffix_", False, context=own, **suffix),
+        Segment(f"{name}prefix_", False, *prefix, context=shared, newer=own, parts=deployment.cp),
+        Segment(f"{name}suffix_", False, *suffix, context=own, parts=deployment.cp),
     )
 
 
@@ -121,7 +142,7 @@ def verify_step(workload: Workload, tokens: Number, deployment: Deployment) -> S
     if assumptions.bonus_token:
         tokens = tokens + 1.0
     past = workload.input_tokens + workload.output_tokens
-    segment = Segment("prefill0_", True, batch=batch, queries=tokens, context=past + tokens)
+    segment = Segment("prefill0_", True, batch=batch, queries=tokens, context=past + tokens, parts=deployment.cp)
     return Step("chunked", batch, tokens, embedded=tokens, sampled=tokens, states=batch, segments=(segment,))
 
 
@@ -153,7 +174,7 @@ def forward(model: Model, step: Step, deployment: Deployment) -> tuple[Operator,
             elements=step.rows * model.hidden_size,
             ranks=parallelism.pp,
             precision=deployment.precision,
-            stride=deployment.ranks,
+            stride=deployment.ranks * deployment.cp,
         )
     ]
     return (*ops, *head(model, step, deployment))

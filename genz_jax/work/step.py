@@ -41,6 +41,11 @@ class Deployment(eqx.Module):
         """Devices that share a layer: tp · ep. Attention, embeddings and dense layers are split over all of them."""
         return self.parallelism.tp * self.parallelism.ep
 
+    @property
+    def cp(self) -> Number:
+        """Ranks that share the tokens of a prompt and its KV cache."""
+        return 1.0 if self.parallelism.cp is None else self.parallelism.cp
+
 
 class Segment(eqx.Module):
     """Queries of a step against one stretch of context.
@@ -52,6 +57,8 @@ class Segment(eqx.Module):
         queries: queries of each.
         context: tokens of the stretch.
         newer: tokens between the stretch and the queries.
+        ring: context parallel ranks split the queries and pass keys and values on; else they split the context.
+        parts: context parallel ranks.
     """
 
     name: str = eqx.field(static=True)
@@ -60,13 +67,33 @@ class Segment(eqx.Module):
     queries: Number
     context: Number
     newer: Number = 0.0
+    ring: bool = eqx.field(static=True, default=False)
+    parts: Number = 1.0
+
+    @property
+    def own_queries(self) -> Number:
+        """Queries of a sequence on one context parallel rank."""
+        return self.queries / self.parts if self.ring else self.queries
+
+    @property
+    def own_share(self) -> Number:
+        """Part of the tokens seen that a context parallel rank keeps in its cache."""
+        return 1.0 / self.parts if self.ring else 1.0
 
     def seen(self, window: Number | None, assumptions: Assumptions) -> tuple[Number, Number]:
-        """Tokens of the stretch that any query reads, and (query, key) pairs of a sequence and head.
+        """Tokens of the stretch that a rank's queries read, and (query, key) pairs of a sequence and head.
+
+        Context parallel ranks each have an equal share of the pairs: queries are dealt out so that causality leaves no
+        rank with less work (arXiv 2411.01783).
 
         With causality, query i of a prompt chunk sees the past p and i tokens of the chunk, at most `window` in all:
         pairs = Σᵢ min(p + i, w) = c·p + c(c+1)/2 + (q − c)·w with c = clip(w − p, 0, q) queries short of the window.
         """
+        context, pairs = self._seen(window, assumptions)
+        return (context if self.ring else context / self.parts), pairs / self.parts
+
+    def _seen(self, window: Number | None, assumptions: Assumptions) -> tuple[Number, Number]:
+        """Tokens and pairs of all context parallel ranks together."""
         if not assumptions.causal:
             return self.context, self.queries * self.context
         if not self.prefill:
