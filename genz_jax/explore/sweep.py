@@ -93,7 +93,18 @@ def sweep(
     case, names = read_case(model, platform, workload, parallelism, precision, speculation)
     labels.refuse_bare_arrays(case)
     case = labels.name_axes(case)
-    question = ask(stage, assumptions, figures, breakdown, operators)
+    return evaluate_axes(case, names, ask(stage, assumptions, figures, breakdown, operators), progress)
+
+
+def evaluate_axes(case: Case, names: dict[str, str], question: Question, progress: bool) -> "xr.Dataset":
+    """Evaluate a case whose axes all have dimensions, block by block.
+
+    Args:
+        case: the case.
+        names: what its parts are called.
+        question: what is asked.
+        progress: show a progress bar when it takes long.
+    """
     grid = labels.read_grid(case)
     order = axis_order(case, grid.sizes)
     result, dims = run(case, grid.sizes, order, question, progress)
