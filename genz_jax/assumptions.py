@@ -26,6 +26,8 @@ class Assumptions:
         experts: routed experts whose weights a pass reads. `expected`: E(1 − (1 − K/E)^tokens) of E, for uniform
             routing. `routed`: min(tokens·K, E). `published`: all in prefill, ⌈K/ep⌉ per device in decode whatever the
             batch (work/ffn.py).
+        own_tokens: a rank routes and dispatches its own 1/ep of the tokens, and the results are gathered over ep
+            (DeepSpeed-MoE, arXiv 2201.05596); else every rank sends all tokens (work/ffn.py).
         sharded_router: the router is split over tensor parallel ranks and all-reduced; else each has it whole
             (work/ffn.py).
         fused_scan: the selective scan is one kernel with its intermediates on chip and split over tensor parallel
@@ -61,6 +63,7 @@ class Assumptions:
     fused_attention: bool = True
     latent_form: Literal["by stage", "naive", "absorbed"] = "by stage"
     experts: Literal["expected", "routed", "published"] = "expected"
+    own_tokens: bool = True
     sharded_router: bool = False
     fused_scan: bool = True
     decode_position: Literal["mean", "last"] = "mean"
@@ -105,6 +108,7 @@ genz = Assumptions(
     on_chip_traffic=True,
     fused_attention=False,
     experts="published",
+    own_tokens=False,
     sharded_router=True,
     fused_scan=False,
     decode_position="last",

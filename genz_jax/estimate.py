@@ -8,7 +8,7 @@ from jax.core import Tracer
 
 from genz_jax import labels
 from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Case, compiled, evaluate
+from genz_jax.evaluate import Case, compiled, evaluate, slim
 from genz_jax.explore.sweep import ask
 from genz_jax.inputs import read_case
 from genz_jax.results import Result
@@ -64,7 +64,7 @@ def estimate(
     question = ask(stage, assumptions, None, not str(stage).startswith("speculative"), operators)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(case)):
         return evaluate(case, question)
-    result: Result = jax.tree.map(np.asarray, compiled(question)(case))
+    result: Result = jax.tree.map(np.asarray, compiled(question)(slim(case)))
     _refuse(case, names, Reason(int(np.max(result.reason_code))), question.assumptions)  # type: ignore[attr-defined]
     return result
 
@@ -80,10 +80,11 @@ def _refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assu
     if case.speculation is not None:
         for at, named in ((case.model, names["model"]), (case.speculation.draft, names["draft"])):
             deployment = Deployment(*as_arrays((spread, case.precision)), assumptions)
-            if Reason(int(mapping_reason(as_arrays(at), deployment))) is reason:
+            if Reason(int(mapping_reason(as_arrays(at), deployment, case.workload))) is reason:
                 model, names = at, names | {"model": named}
                 break
-    tp, ep, pp = (float(np.max(x)) for x in (spread.tp, spread.ep, spread.pp))
+    tp, ep, pp, dp = (float(np.max(x)) for x in (spread.tp, spread.ep, spread.pp, spread.dp))
+    cp = 1.0 if spread.cp is None else float(np.max(spread.cp))
     name = names["model"] or "the model"
     if reason is Reason.kv_heads_not_divisible:
         there = {kind: getattr(model, kind) for kind in ("attention", "local_attention", "sparse_attention")}
@@ -115,10 +116,17 @@ def _refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assu
         message = f"Parallelism.ep = {ep:g}: {name} has no experts to spread; use ep=1, and tp or pp instead"
     elif reason is Reason.pp_beyond_layers:
         message = f"Parallelism.pp = {pp:g}: at most the {float(model.layers):g} layers of {name}"
+    elif reason is Reason.dp_beyond_batch:
+        message = (
+            f"Parallelism.dp = {dp:g}: at most the batch of {float(case.workload.batch):g}; each replica needs one"
+        )
+    elif reason is Reason.cp_beyond_tokens:
+        message = f"Parallelism.cp = {cp:g}: at most the {float(case.workload.input_tokens):g} prompt tokens"
     else:
         joined = max(float(level.size) for level in case.platform.network)
+        sizes = "tp·ep·pp" if cp == 1 else "tp·ep·cp·pp"
         message = (
-            f"Parallelism: tp·ep·pp = {tp * ep * pp:g} devices, but the network of "
+            f"Parallelism: {sizes} = {tp * ep * cp * pp:g} devices, but the network of "
             f"{names['platform'] or 'the platform'} joins {joined:g}; use fewer, or replace(network=…)"
         )
     raise ValueError(f"{message} ({REASONS[reason]})")

@@ -6,9 +6,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
+from jax.core import Tracer
 
 from genz_jax import speculative, stages
 from genz_jax.assumptions import Assumptions
+from genz_jax.axes import Axis
 from genz_jax.fields import near
 from genz_jax.results import Result
 from genz_jax.specs import Model, Parallelism, Platform, Precision, Speculation, Workload
@@ -120,6 +123,14 @@ def _strip(result: Result, wanted: tuple[str, ...] | None, question: Question, p
             value = value if question.breakdown else None
         values[field.name] = value
     return type(result)(**values)
+
+
+def slim(case: Case) -> Case:
+    """The case without context parallelism where its size is just 1, so that its operators are not compiled."""
+    cp = case.parallelism.cp
+    if cp is None or isinstance(cp, Axis | Tracer) or np.any(np.asarray(cp) != 1):
+        return case
+    return dataclasses.replace(case, parallelism=case.parallelism.replace(cp=None))
 
 
 @functools.cache

@@ -56,12 +56,13 @@ def number(
     Args:
         unit: base unit.
         long_name: description.
-        default: default; None for a number that may be absent.
+        default: default; None for a number that is absent by default.
         rule: what values it takes.
         keyword: it is given by keyword only.
-        absent: the value that means the same as absence, for `stack`.
+        absent: the value that means the same as absence, if the number may be absent, for `stack`.
     """
     metadata = {"units": unit, "long_name": long_name, "rule": rule, "absent": absent}
+    metadata["optional"] = default is None or absent is not None
     return eqx.field(default=default, metadata=metadata, kw_only=keyword)
 
 
@@ -129,7 +130,7 @@ class Spec(eqx.Module):
             if "units" not in field.metadata:
                 continue
             value = getattr(self, field.name)
-            if value is None and field.default is None:
+            if value is None and field.metadata["optional"]:
                 continue
             where = f"{type(self).__name__}.{field.name}"
             object.__setattr__(self, field.name, convert(where, value, field.metadata["units"], field.metadata["rule"]))

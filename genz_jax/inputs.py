@@ -38,8 +38,10 @@ def _no_parallelism(text: str) -> Parallelism:
 
 
 def _shown(spec: Any) -> str:
-    if isinstance(spec, Parallelism) and not any(isinstance(x, Axis) for x in (spec.tp, spec.ep, spec.pp)):
-        return f"tp{float(spec.tp):g}-ep{float(spec.ep):g}-pp{float(spec.pp):g}"
+    if isinstance(spec, Parallelism) and not any(isinstance(x, Axis) for x in jax.tree.leaves(spec)):
+        shown = [f"{name}{float(getattr(spec, name)):g}" for name in ("tp", "ep", "pp")]
+        outer = {name: float(getattr(spec, name) or 1) for name in ("cp", "dp")}
+        return "-".join(shown + [f"{name}{size:g}" for name, size in outer.items() if size > 1])
     if isinstance(spec, Workload) and not spec.name:
         return _requests(spec)
     return getattr(spec, "name", "")

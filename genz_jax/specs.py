@@ -221,13 +221,21 @@ class Workload(Spec):
 
 
 class Parallelism(Spec):
-    """How a model is spread: tensor, expert and pipeline parallel sizes. Devices = tp · ep · pp."""
+    """How a model is spread. Devices = tp · ep · cp · pp · dp, the first innermost in the network.
+
+    Tensor, expert and pipeline parallel ranks split the weights. Context parallel ranks split the tokens of a prompt
+    and its KV cache, data parallel ones the requests; both hold all of the weights.
+    """
 
     tp: Number = number(units.ONE, "tensor parallel size", 1, rule=WHOLE)
     ep: Number = number(units.ONE, "expert parallel size", 1, rule=WHOLE)
     pp: Number = number(units.ONE, "pipeline parallel size", 1, rule=WHOLE)
     micro_batches: Number = number(
         units.ONE, "micro-batches of the pipeline, by default as many as stages", None, WHOLE
+    )
+    dp: Number = number(units.ONE, "data parallel replicas", 1, rule=WHOLE, keyword=True)
+    cp: Number = number(
+        units.ONE, "context parallel size; None, like 1, for none", 1, rule=WHOLE, keyword=True, absent=1.0
     )
 
 

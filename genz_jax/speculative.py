@@ -16,18 +16,18 @@ from genz_jax.stages import (
     as_arrays,
     batch_energy,
     computed_once,
-    device_count,
     fill_and_drain,
     forward_pass,
     prepare,
     reason_code,
+    replica_devices,
     run,
     steady_time,
 )
 from genz_jax.work.footprint import footprint
 from genz_jax.work.mapping import Reason, mapping_reason
 from genz_jax.work.operators import Operator
-from genz_jax.work.stages import decode_step, forward, prefill_step, verify_step
+from genz_jax.work.stages import decode_step, forward, prefill_step, replica_batch, verify_step
 from genz_jax.work.step import Deployment, Step
 
 
@@ -144,7 +144,7 @@ def take_turns(
         passes.append((work, turn.count))
         holders = ops if turn.holders is None else turn.holders
         held.append(footprint(turn.model, workload, deployment, holders, turn.step.mode != "prefill"))
-        one = mapping_reason(turn.model, deployment)
+        one = mapping_reason(turn.model, deployment, workload)
         mapping = jnp.where(mapping > 0, mapping, one)
     held, mapping = computed_once((held, mapping))
     both = jax.tree.map(jnp.add, *held)
@@ -157,14 +157,14 @@ def take_turns(
     speeds = Speeds.of(platform, deployment.precision, bandwidth)
     parts = [run(work, speeds, platform, assumptions).times(count) for work, count in passes]
     totals = parts[0].plus(parts[1])
-    reason = reason_code(mapping, device_count(parallelism), platform, fits)
+    reason = reason_code(mapping, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value
 
     def known(value: Number) -> jax.Array:
         return jnp.where(feasible, value, jnp.nan)
 
     if assumptions.pipeline == "published":
-        micro = jnp.floor(workload.batch / full.step.sequences)
+        micro = jnp.floor(replica_batch(workload, deployment) / full.step.sequences)
         batch_time = totals.latency * ((micro - 1.0) / parallelism.pp + 1.0)
     elif full.step.mode == "prefill":
         batch_time = fill_and_drain(totals.latency, workload, deployment)

@@ -67,6 +67,7 @@ def forward_pass(model: Model, step: Step, deployment: Deployment) -> tuple[Pass
             message=op.message,
             ranks=op.ranks,
             stride=op.stride,
+            hides=op.hides,
         )
         for op in ops
     )
@@ -111,13 +112,15 @@ class Totals(eqx.Module):
 
 
 def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions) -> Totals:
-    times: list[OperatorTime] = []
+    times: dict[str, OperatorTime] = {}
     sums: dict[str, Number] = dict.fromkeys(("latency", "compute", "memory", "network", "peak_compute", "bytes"), 0.0)
     bound: list[Number] = [0.0, 0.0, 0.0]
     breakdown: dict[str, Number] = dict.fromkeys(COMPONENTS, 0.0)
     for op, asked in zip(work.ops, work.loads, strict=True):
         time = operator_time(op, asked, speeds, platform, assumptions)
-        times.append(time)
+        if op.hides:
+            time = _beside(time, [times[name].latency for name in op.hides], op.ranks)
+        times[op.name] = time
         for name in ("latency", "compute", "memory", "network"):
             sums[name] = sums[name] + getattr(time, name)
         sums["peak_compute"] = sums["peak_compute"] + asked.flops * speeds.flop[op.operand]
@@ -141,8 +144,17 @@ def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions
         sums["bytes"] * speeds.byte,
         (bound[0], bound[1], bound[2]),
         breakdown,
-        tuple(times),
+        tuple(times.values()),
     )
+
+
+def _beside(time: OperatorTime, others: list[Number], ranks: Number) -> OperatorTime:
+    """A ring that runs beside other operators: only what is longer than (n − 1)/n of their time adds to the latency."""
+    busy: Number = 0.0
+    for other in others:
+        busy = busy + other
+    exposed = jnp.maximum(time.network - busy * (ranks - 1.0) / ranks, 0.0)
+    return OperatorTime(time.compute, time.memory, time.network, exposed)
 
 
 Inputs = tuple[Model, Platform, Workload, Deployment]
@@ -163,8 +175,14 @@ def prepare(
     return model, platform, workload, Deployment(spread, formats, assumptions)
 
 
-def device_count(parallelism: Parallelism) -> Number:
-    return parallelism.tp * parallelism.ep * parallelism.pp
+def replica_devices(deployment: Deployment) -> Number:
+    """Devices of one data parallel replica; replicas send each other nothing."""
+    return deployment.ranks * deployment.cp * deployment.parallelism.pp
+
+
+def device_count(deployment: Deployment) -> Number:
+    """All devices."""
+    return replica_devices(deployment) * deployment.parallelism.dp
 
 
 def reason_code(mapping: Number, devices: Number, platform: Platform, fits: Number) -> jax.Array:
@@ -176,7 +194,7 @@ def reason_code(mapping: Number, devices: Number, platform: Platform, fits: Numb
 
 
 def fill_and_drain(latency: Number, workload: Workload, deployment: Deployment) -> Number:
-    """Time until the last micro-batch has left the pipeline: latency · (1 + (m − 1)/pp)."""
+    """Time until a replica's last micro-batch has left the pipeline: latency · (1 + (m − 1)/pp)."""
     if deployment.assumptions.pipeline == "published":
         return latency
     return latency * (1.0 + (micro_batches(workload, deployment) - 1.0) / deployment.parallelism.pp)
@@ -193,7 +211,8 @@ def batch_energy(totals: Totals, platform: Platform, workload: Workload, deploym
     one = energy(totals.latency, totals.peak_compute, totals.peak_memory, totals.network, platform)
     if deployment.assumptions.energy_of == "one device":
         return one
-    return one * deployment.ranks * micro_batches(workload, deployment)
+    spread = deployment.ranks * deployment.cp * deployment.parallelism.dp
+    return one * spread * micro_batches(workload, deployment)
 
 
 StageT = TypeVar("StageT", bound=StageResult)
@@ -222,7 +241,7 @@ def _stage(
     assumptions, parallelism = deployment.assumptions, deployment.parallelism
     work, ops = forward_pass(model, step, deployment)
     held = footprint(model, workload, deployment, ops, generates=step.mode != "prefill")
-    held, mapping = computed_once((held, mapping_reason(model, deployment)))
+    held, mapping = computed_once((held, mapping_reason(model, deployment, workload)))
     weights, kv_cache = held.weights / parallelism.pp, held.kv_cache / parallelism.pp
     need = weights + kv_cache
     fits, offloads, bandwidth = capacity_check(need, platform.mem_capacity, platform)
@@ -230,7 +249,7 @@ def _stage(
     totals = run(work, speeds, platform, assumptions)
     if details:
         totals = eqx.tree_at(lambda t: t.operators, totals, computed_once(totals.operators))
-    reason = reason_code(mapping, device_count(parallelism), platform, fits)
+    reason = reason_code(mapping, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value
 
     def known(value: Number) -> jax.Array:
@@ -356,7 +375,7 @@ def chunked(
 
     `workload.prefill_chunks` and `workload.decode_chunks` say what shares the pass: their linear layers run together,
     attention runs for each. Arguments and result as for `prefill`; throughput counts prompt tokens and decoding
-    requests (as published, entries of the decode list).
+    requests (as published, entries of the decode list). Each data parallel replica runs such an iteration.
 
     Raises:
         ValueError: the workload has no chunks.
@@ -373,6 +392,7 @@ def chunked(
     for part in workload.decode_chunks:
         published = jnp.where(part.sequences > 0, 1.0, 0.0)
         completions = completions + (published if assumptions.pipeline == "published" else part.prompts)
+    completions = completions * deployment.parallelism.dp
     return _stage(
         ChunkedResult,
         inputs,
@@ -399,8 +419,8 @@ def request(
     Throughput is batch · output tokens / latency. Arguments as for `prefill`.
     """
     model, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions)
-    parallelism = deployment.parallelism
-    options = (model, platform, workload, parallelism, deployment.precision, assumptions, details)
+    devices = device_count(deployment)
+    options = (model, platform, workload, deployment.parallelism, deployment.precision, assumptions, details)
     first, rest = prefill(*options), decode(*options)
     steps = workload.output_tokens
     if assumptions.first_token_from_prefill:
@@ -421,12 +441,12 @@ def request(
         tpot=known(rest.batch_time),
         latency=known(latency),
         throughput=known(throughput),
-        throughput_per_device=known(throughput / device_count(parallelism)),
+        throughput_per_device=known(throughput / devices),
         interactivity=known(1.0 / rest.batch_time),
         weights=rest.weights,
         kv_cache=rest.kv_cache,
         memory=jnp.maximum(first.memory, rest.memory),
-        devices=device_count(parallelism),
+        devices=devices,
         energy=known(spent),
         energy_per_token=jnp.where(feasible & (tokens > 0), spent / jnp.maximum(tokens, 1.0), jnp.nan),
         bound_code=jnp.where(decode_weighs_more, rest.bound_code, first.bound_code),

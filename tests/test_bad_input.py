@@ -236,6 +236,18 @@ POINTS = {
         dict(parallelism=gz.Parallelism(pp=33)),
         r"Parallelism\.pp = 33: at most the 32 layers of llama-3\.1-8b",
     ),
+    "more replicas than requests": (
+        dict(parallelism=gz.Parallelism(dp=2)),
+        r"Parallelism\.dp = 2: at most the batch of 1",
+    ),
+    "more context parallel ranks than tokens": (
+        dict(workload=gz.Workload(1, 7), parallelism=gz.Parallelism(cp=8)),
+        r"Parallelism\.cp = 8: at most the 7 prompt tokens",
+    ),
+    "a network too small for context parallelism": (
+        dict(platform=ONE_BOX, parallelism=gz.Parallelism(tp=4, cp=4)),
+        r"tp·ep·cp·pp = 16 devices.*joins 8",
+    ),
     "a network too small": (
         dict(platform=ONE_BOX, parallelism=gz.Parallelism(tp=8, pp=2)),
         r"tp·ep·pp = 16 devices.*network of H100-SXM joins 8.*fewer.*network",

@@ -81,9 +81,8 @@ ends = st.floats(0, 1e3)
 def test_the_mean_of_the_slowest_is_the_sum_over_positions(c0: float, c1: float, m0: float, m1: float, count: int):
     if count == 1:
         c1, m1 = c0, m0
-    found = float(
-        mean_of_slowest(*(tuple(map(jnp.asarray, end)) for end in ((c0, m0), (c1, m1))), jnp.asarray(float(count)))
-    )
+    first, last = (jnp.asarray(c0), jnp.asarray(m0)), (jnp.asarray(c1), jnp.asarray(m1))
+    found = float(mean_of_slowest(first, last, jnp.asarray(float(count))))
     places = np.linspace(0, 1, count)
     every = np.maximum(c0 + (c1 - c0) * places, m0 + (m1 - m0) * places)
     assert found == pytest.approx(every.mean(), rel=1e-9, abs=1e-9)

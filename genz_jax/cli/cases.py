@@ -23,6 +23,8 @@ _OPTIONS = {  # name of the option: the number that it sets
     "ep": "parallelism.ep",
     "pp": "parallelism.pp",
     "micro_batches": "parallelism.micro_batches",
+    "dp": "parallelism.dp",
+    "cp": "parallelism.cp",
     "draft_tokens": "speculation.tokens",
     "acceptance": "speculation.acceptance",
 }

@@ -1,5 +1,6 @@
 """The command `estimate`: one point as tables or JSON."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from genz_jax.cli import options as o
@@ -15,11 +16,14 @@ Examples:
   genz-jax estimate -m mixtral-8x7b -p H100-SXM -w chat --tp 4 \\
       --set mem_bw="4 TB/s" --set power=500W --breakdown
   genz-jax estimate -m llama-3.1-8b -p H100-SXM --stage decode --operators
+  genz-jax estimate -m llama-3.1-70b -p GB200 --precision fp8 \\
+      --tp 8 --cp 4 --input 131072
   genz-jax estimate -m llama-3.1-8b -p H100-SXM \\
       --prefill 0:512 --decode 32:1024
   genz-jax estimate -m llama-3.1-70b -p H100-SXM --tp 4 --json \\
       --draft llama-3.2-1b --draft-tokens 5 --acceptance 0.7
 """
+SIZES = ("tp", "ep", "cp", "pp", "dp")
 
 
 def estimate(
@@ -34,6 +38,8 @@ def estimate(
     ep: o.ExpertParallel = None,
     pp: o.PipelineParallel = None,
     micro_batches: o.MicroBatches = None,
+    dp: o.DataParallel = None,
+    cp: o.ContextParallel = None,
     precision: o.OnePrecision = None,
     stage: o.Stage = None,
     assumptions: o.AssumptionsName = "default",
@@ -64,7 +70,7 @@ def estimate(
 
 def _devices(asked: "Asked") -> int:
     spread = asked.case.parallelism
-    return round(float(spread.tp) * float(spread.ep) * float(spread.pp))
+    return round(math.prod(float(getattr(spread, name)) for name in SIZES))
 
 
 def _stages(asked: "Asked", result: "Result") -> dict[str, Any]:
@@ -129,7 +135,7 @@ def _headline(asked: "Asked") -> str:
     """What is estimated, in one line."""
     case, spread, load = asked.case, asked.case.parallelism, asked.case.workload
     devices = _devices(asked)
-    sizes = [f"{name} {float(getattr(spread, name)):g}" for name in ("tp", "ep", "pp")]
+    sizes = [f"{name} {float(getattr(spread, name)):g}" for name in SIZES]
     parts = [f"{case.model.name} on {devices} × {case.platform.name}", case.precision.name]
     if devices > 1:
         parts.append(", ".join(size for size in sizes if not size.endswith(" 1")))

@@ -88,6 +88,8 @@ Output = Annotated[
 TensorParallel = Annotated[str | None, typer.Option("--tp", metavar="N", help="Tensor parallel size [default: 1].")]
 ExpertParallel = Annotated[str | None, typer.Option("--ep", metavar="N", help="Expert parallel size [default: 1].")]
 PipelineParallel = Annotated[str | None, typer.Option("--pp", metavar="N", help="Pipeline stages [default: 1].")]
+DataParallel = Annotated[str | None, typer.Option("--dp", metavar="N", help="Data parallel replicas [default: 1].")]
+ContextParallel = Annotated[str | None, typer.Option("--cp", metavar="N", help="Context parallel size [default: 1].")]
 MicroBatches = Annotated[
     str | None, typer.Option(metavar="N", help="Micro-batches of the pipeline [default: as many as stages].")
 ]

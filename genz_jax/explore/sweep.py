@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from genz_jax import assumptions as physics, labels
 from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import STAGES, Case, Question, compiled
+from genz_jax.evaluate import STAGES, Case, Question, compiled, slim
 from genz_jax.fields import near
 from genz_jax.inputs import (
     ModelLike,
@@ -93,7 +93,18 @@ def sweep(
     case, names = read_case(model, platform, workload, parallelism, precision, speculation)
     labels.refuse_bare_arrays(case)
     case = labels.name_axes(case)
-    question = ask(stage, assumptions, figures, breakdown, operators)
+    return evaluate_axes(case, names, ask(stage, assumptions, figures, breakdown, operators), progress)
+
+
+def evaluate_axes(case: Case, names: dict[str, str], question: Question, progress: bool) -> "xr.Dataset":
+    """Evaluate a case whose axes all have dimensions, block by block.
+
+    Args:
+        case: the case.
+        names: what its parts are called.
+        question: what is asked.
+        progress: show a progress bar when it takes long.
+    """
     grid = labels.read_grid(case)
     order = axis_order(case, grid.sizes)
     result, dims = run(case, grid.sizes, order, question, progress)
@@ -192,6 +203,7 @@ def run(
         MemoryError: the arrays would not fit.
     """
     function = compiled(question)
+    case = slim(case)
     arrays = labels.to_arrays(case, order)
     block = block_sizes(case, sizes, order)
     corner = {dim: slice(0, block[dim]) for dim in order}

@@ -20,11 +20,14 @@ def network_time(op: Operator, platform: Platform) -> Number:
     - all-gather, reduce-scatter: t₀ + Σᵢ (nᵢ − 1)·λᵢ + (nᵢ − 1)/nᵢ · dᵢ/Bᵢ
     - all-to-all: t₀ + Σᵢ (nᵢ − 1)·λᵢ + (n₁…nᵢ − n₁…nᵢ₋₁)/n · d/Bᵢ (what goes to ranks first reached at level i)
     - point to point: λ + d/B of the level that joins the two, averaged over a chain of ranks
+    - one pass of a ring: maxᵢ (λᵢ + d/Bᵢ) over the levels that it crosses, since all ranks send at once
 
     With one level these are the ring formulas of arXiv 2406.01698.
     """
     if op.kind == "point_to_point":
         return _hop_time(op, platform)
+    if op.kind == "ring":
+        return _pass_time(op, platform)
     time: Number = platform.collective_overhead
     steps = 2.0 if op.kind == "all_reduce" else 1.0
     for reached, below, level in _levels(op.ranks, op.stride, platform):
@@ -61,6 +64,15 @@ def _hop_time(op: Operator, platform: Platform) -> Number:
         time = time + inside * (level.latency + op.message / (level.bandwidth * platform.link_efficiency))
         left = leaves
     return jnp.where((op.message > 0) & (op.ranks > 1), time / hops, 0.0)
+
+
+def _pass_time(op: Operator, platform: Platform) -> Number:
+    """Time of one pass of a ring: that of its slowest hop."""
+    time: Number = 0.0
+    for reached, below, level in _levels(op.ranks, op.stride, platform):
+        hop = level.latency + op.message / (level.bandwidth * platform.link_efficiency)
+        time = jnp.maximum(time, jnp.where(reached > below, hop, 0.0))
+    return jnp.where((op.message > 0) & (op.ranks > 1), time, 0.0)
 
 
 def too_small(devices: Number, platform: Platform) -> Bool[Array, "..."]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
 from genz_jax.specs import Attention, LatentAttention, LocalAttention, SparseAttention
+from genz_jax.work.context import combine_outputs
 from genz_jax.work.indexer import indexer, selected
 from genz_jax.work.kernel import Heads, attend, over_positions, windowed
 from genz_jax.work.operators import Operator, all_reduce, elementwise, gemm, grouped_gemm
@@ -44,7 +45,8 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
     if index is not None:
         ops += indexer(name, index, part.layers, hidden, width, step, deployment)
     seen = windowed(window, assumptions) if index is None else selected(index, step, deployment)
-    ops += attend(f"{name}.", Heads(heads, kv_heads, size, v_size, cached), seen, step, deployment)
+    ops += attend(f"{name}.", Heads(heads, kv_heads, size, v_size, cached, cached), seen, step, deployment)
+    ops += combine_outputs(name, step, v_size, heads, deployment)
     ops += [
         gemm(f"{name}.out_proj", "attention_projections", n=hidden, k=heads * v_size, **linear),
         all_reduce(
@@ -70,7 +72,8 @@ def latent_attention_layer(
     - absorbed: queries and outputs are multiplied with the up projections instead, so that attention is MQA over the
       latent, which is read once for scores and values.
 
-    With `Assumptions.latent_form` "by stage" a prompt takes the naive form, which has the smaller heads, and decode
+    Context parallel ranks pass expanded keys and values in the naive form, so that each token's are expanded once, and
+    latents in the absorbed one. With `Assumptions.latent_form` "by stage" a prompt takes the naive form, which has the smaller heads, and decode
     and verification the absorbed one, which expands nothing, as engines do.
     """
     precision, ranks, assumptions = deployment.precision, deployment.ranks, deployment.assumptions
@@ -93,10 +96,11 @@ def latent_attention_layer(
     if part.output_gate is not None:
         columns = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
         ops += [gemm(f"{name}.output_gate", "attention_projections", n=columns, k=hidden, **linear)]
-    seen = windowed(None, assumptions)
+    seen, cached, index_keys = windowed(None, assumptions), latent + rope, 0.0 * latent
     if part.indexer is not None and assumptions.sparse_attention:
         ops += indexer(name, part.indexer, part.layers, hidden, query_in, step, deployment)
         seen = selected(part.indexer, step, deployment)
+        index_keys = part.indexer.head_dim * part.indexer.layers / jnp.maximum(part.layers, 1.0)
 
     forms = [_is_naive(segment, assumptions) for segment in step.segments]
     naive = [segment for segment, expands in zip(step.segments, forms, strict=True) if expands]
@@ -106,13 +110,15 @@ def latent_attention_layer(
         def expand(segments: Sequence[Segment]) -> list[Operator]:
             rows: Number = 0.0
             for segment in segments:
-                rows = rows + segment.batch * segment.context
+                rows = rows + segment.batch * segment.seen(None, assumptions)[0] * segment.own_share
             up = linear | {"batch": 1.0, "m": rows}
             return [gemm(f"{name}.kv_up_proj", "attention_projections", n=heads * (nope + value), k=latent, **up)]
 
-        expanded = Heads(heads, heads, nope + rope, value, latent + rope)
+        expanded = Heads(heads, heads, nope + rope, value, cached, heads * (nope + rope + value) + index_keys)
         ops += over_positions(expand, naive, step, None)
         ops += attend(f"{name}.", expanded, seen, step, deployment, naive)
+        if not absorbed:
+            ops += combine_outputs(name, step, value, heads, deployment)
     if absorbed:
         queries: Number = 0.0
         for segment in absorbed:
@@ -121,10 +127,11 @@ def latent_attention_layer(
         up: dict[str, Any] = {"groups": heads, "m": queries, "precision": precision}
         if naive:  # the up projection is the same matrix in both forms, held once
             up["stored"] = 0.0 * heads
-        shared = Heads(heads, jnp.ones_like(heads), latent + rope, latent, latent + rope, shared_values=True)
+        shared = Heads(heads, jnp.ones_like(heads), latent + rope, latent, cached, cached + index_keys, True)
         ops += [
             grouped_gemm(f"{name}.q_absorb", "attention_projections", n=latent, k=nope, **up),
             *attend(f"{name}.", shared, seen, step, deployment, absorbed),
+            *combine_outputs(name, step, latent, heads, deployment),
             grouped_gemm(f"{name}.v_absorb", "attention_projections", n=value, k=latent, **up),
         ]
     ops += [

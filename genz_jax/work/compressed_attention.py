@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from genz_jax.fields import Number
 from genz_jax.specs import CompressedAttention, Compressor, Indexer
 from genz_jax.work.attention import rotate_and_cache
+from genz_jax.work.context import combine_outputs
 from genz_jax.work.kernel import Heads, Sight, attend, over_positions, windowed
 from genz_jax.work.operators import Operator, all_reduce, attention_scores, elementwise, gemm, grouped_gemm
 from genz_jax.work.step import Deployment, Segment, Step, floor_div, shard
@@ -35,13 +36,14 @@ def compressed_attention_layer(
         holding(key, part.q_lora_rank + size + part.biases, precision),
         *rotate_and_cache(name, step, heads * size, size, size, deployment),
     ]
-    key_values = Heads(heads, jnp.ones_like(heads), size, size, size, shared_values=True)
+    key_values = Heads(heads, jnp.ones_like(heads), size, size, size, size, shared_values=True)
     ops += attend(f"{name}.", key_values, windowed(part.window, deployment.assumptions), step, deployment)
     for kind, compressor in (("sparse", part.sparse), ("heavy", part.heavy)):
         if compressor is not None:
             share = compressor.layers / jnp.maximum(part.layers, 1.0)
             added = _compressed(f"{name}.{kind}", compressor, part, key_values, hidden, step, deployment)
             ops += [op.times(share) for op in added]
+    ops += combine_outputs(name, step, size, heads, deployment)
     # Ranks beyond the groups share one: each rank has 1/T of the weights whatever T is.
     groups = part.output_groups / ranks
     inner = part.heads * size / part.output_groups
@@ -75,6 +77,8 @@ def _compressed(
     if index is not None:
         share = index.layers / jnp.maximum(part.layers, 1.0)
         ops += [op.times(share) for op in _index(f"{name}_index", part, index, layer, hidden, step, deployment)]
+    # Context parallel ranks pass entries, one for every `rate` tokens.
+    heads = eqx.tree_at(lambda h: h.passed, heads, heads.passed / part.rate)
     ops += attend(f"{name}_", heads, entries(part, index, step, deployment), step, deployment)
     return ops
 
@@ -131,18 +135,19 @@ def _index(
     def score(segments: Sequence[Segment]) -> list[Operator]:
         found = []
         for segment in segments:
-            context, pairs, _ = every.reads(segment)
+            context, pairs, kept = every.reads(segment)
             found.append(
                 attention_scores(
                     f"{name}_{segment.name}scores",
                     batch=segment.batch,
                     heads=index.heads,
                     kv_heads=1.0,
-                    queries=segment.queries,
+                    queries=segment.own_queries,
                     context=context,
                     pairs=pairs,
                     head_dim=index.head_dim,
                     precision=precision,
+                    cached=segment.batch * kept * segment.own_share * index.head_dim * precision.kv_cache,
                 )
             )
         return found
@@ -163,15 +168,17 @@ def entries(part: Compressor, index: Indexer | None, step: Step, deployment: Dep
     top_k = every if index is None else jnp.where(index.top_k > 0, index.top_k, every)
 
     def reads(segment: Segment) -> tuple[Number, Number, Number]:
+        split = 1.0 if segment.prompt else segment.parts
         if not segment.prefill:
             whole = segment.context / rate
             seen = jnp.clip(top_k - segment.newer / rate, 0.0, whole) if causal else whole
-            return seen, segment.queries * seen, whole
+            return seen / split, segment.queries * seen / split, whole / split
         whole = floor_div(segment.context, rate)
-        if not causal:
-            return whole, segment.queries * whole, whole
-        past = segment.context - segment.queries
-        return whole, _complete(segment.context, rate, top_k) - _complete(past, rate, top_k), whole
+        pairs = segment.queries * whole
+        if causal:
+            past = segment.context - segment.queries
+            pairs = _complete(segment.context, rate, top_k) - _complete(past, rate, top_k)
+        return whole / split, pairs / segment.parts, whole / split
 
     return Sight(None if index is None else top_k * rate, reads)
 

@@ -4,7 +4,16 @@ import jax.numpy as jnp
 
 from genz_jax.fields import Number
 from genz_jax.specs import FFN, MoE
-from genz_jax.work.operators import Operator, activation, all_reduce, all_to_all, gemm, grouped_gemm, softmax
+from genz_jax.work.operators import (
+    Operator,
+    activation,
+    all_gather,
+    all_reduce,
+    all_to_all,
+    gemm,
+    grouped_gemm,
+    softmax,
+)
 from genz_jax.work.step import Deployment, Step, ceil_div, floor_div, shard
 from genz_jax.work.vector import holding, pre_norm
 
@@ -53,14 +62,23 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
 
     Router, dispatch all-to-all over ep, the experts of this rank (each split over tp), combine all-to-all, shared
     experts, all-reduce over tp. How many experts' weights are read follows `Assumptions.experts`.
+
+    Attention leaves all S tokens on each of the tp·ep ranks. As in DeepSpeed-MoE (arXiv 2201.05596; its pull request
+    5626: drop, all-to-all, experts, all-to-all, all-gather) a rank keeps 1/ep of them, at least one, for router, shared
+    experts and all-to-alls of K·D·S/ep elements, and an all-gather over ep of S·D elements makes the tokens whole
+    again. Without `Assumptions.own_tokens` each rank routes, computes and sends all S tokens.
     """
+    own: Number = 1.0
+    if deployment.assumptions.own_tokens:
+        own = jnp.maximum(1.0 / deployment.parallelism.ep, 1.0 / jnp.maximum(step.rows, 1.0))
+    rows, tokens = step.rows * own, step.tokens * own
     precision, parallelism, assumptions = deployment.precision, deployment.parallelism, deployment.assumptions
     tp, ep = parallelism.tp, parallelism.ep
     decode_on_chip = step.resident(assumptions) if step.mode == "decode" else ""
-    linear = {"batch": step.sequences, "m": step.tokens, "precision": precision}
+    linear = {"batch": step.sequences, "m": tokens, "precision": precision}
     latent = part.latent
     width = hidden if latent is None else jnp.where(latent.size > 0, latent.size, hidden)
-    routed = {"elements": step.rows * part.top_k * width, "ranks": ep, "precision": precision, "stride": tp}
+    routed = {"elements": rows * part.top_k * width, "ranks": ep, "precision": precision, "stride": tp}
 
     ops = pre_norm(name, step, hidden, deployment, part.norms)
     router_in = floor_div(hidden, tp) if assumptions.sharded_router else hidden
@@ -79,7 +97,7 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
             )
         ]
     if assumptions.vector_operators:
-        ops += [softmax(f"{name}.router_softmax", rows=step.rows, width=part.experts, precision=precision)]
+        ops += [softmax(f"{name}.router_softmax", rows=rows, width=part.experts, precision=precision)]
     if latent is not None:
         # Down to the experts' width before the dispatch and up after the combine.
         ops += [gemm(f"{name}.latent_down_proj", "ffn", n=latent.size, k=hidden, **linear)]
@@ -96,11 +114,20 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     shared = jnp.where(
         part.shared_intermediate_size > 0, part.shared_experts * shard(part.shared_intermediate_size, tp), 0.0
     )
-    tokens = jnp.where(shared > 0, step.tokens, 0.0)
+    tokens = jnp.where(shared > 0, tokens, 0.0)
     ops += _mlp(f"{name}.shared", part.in_projections, shared, hidden, tokens, step, deployment, decode_on_chip)
-    ops += [
-        all_reduce(f"{name}.all_reduce", "ffn_all_reduce", elements=step.rows * hidden, ranks=tp, precision=precision)
-    ]
+    ops += [all_reduce(f"{name}.all_reduce", "ffn_all_reduce", elements=rows * hidden, ranks=tp, precision=precision)]
+    if assumptions.own_tokens:
+        ops += [
+            all_gather(
+                f"{name}.all_gather",
+                "ffn_all_to_all",
+                elements=step.rows * hidden,
+                ranks=ep,
+                precision=precision,
+                stride=tp,
+            )
+        ]
     return ops
 
 

@@ -40,11 +40,12 @@ def indexer(
                     batch=segment.batch,
                     heads=heads,
                     kv_heads=1.0,
-                    queries=segment.queries,
+                    queries=segment.own_queries,
                     context=context,
                     pairs=pairs,
                     head_dim=size,
                     precision=precision,
+                    cached=segment.batch * context * segment.own_share * size * precision.kv_cache,
                 )
             )
         return found

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
+from genz_jax.work.context import pass_keys
 from genz_jax.work.operators import Operator, Stretch, attention_scores, attention_values
 from genz_jax.work.step import Deployment, Segment, Step
 
@@ -23,6 +24,7 @@ class Heads(eqx.Module):
         size: size of a head of queries and keys.
         value_size: size of a head of values.
         cached: elements that the cache holds per token.
+        passed: elements per token that context parallel ranks pass to each other.
         shared_values: values are a part of the keys that have been read, as in absorbed latent attention.
     """
 
@@ -31,6 +33,7 @@ class Heads(eqx.Module):
     size: Number
     value_size: Number
     cached: Number
+    passed: Number
     shared_values: bool = eqx.field(static=True, default=False)
 
 
@@ -42,10 +45,12 @@ class Sight:
         window: tokens that a query sees at most; None for all.
         reads: tokens of a stretch that any query reads, (query, key) pairs of a sequence and head, and tokens that the
             cache holds.
+        newest: the window holds the newest tokens, so that the rest need not reach a rank.
     """
 
     window: Number | None
     reads: Callable[[Segment], tuple[Number, Number, Number]]
+    newest: bool = False
 
 
 def windowed(window: Number | None, assumptions: Assumptions) -> Sight:
@@ -56,7 +61,7 @@ def windowed(window: Number | None, assumptions: Assumptions) -> Sight:
         kept = context if window is None or not assumptions.causal else jnp.minimum(context, window)
         return context, pairs, kept
 
-    return Sight(window, reads)
+    return Sight(window, reads, newest=True)
 
 
 def attend(
@@ -87,7 +92,18 @@ def attend(
                 return [op for pair in apart for op in pair]
             return [_fused(f"{prefix}{kernel}attention", apart, step.resident(deployment.assumptions, parts))]
 
-        ops += over_positions(build, together, step, sight.window)
+        made = over_positions(build, together, step, sight.window)
+        prompts = [segment for segment in together if segment.prompt]
+        hides, window = tuple(op.name for op in made), sight.window if sight.newest else None
+        ops += made
+        ops += pass_keys(
+            f"{prefix}{kernel}pass_keys",
+            prompts,
+            heads.passed,
+            window,
+            hides,
+            deployment,
+        )
     return ops
 
 
@@ -97,12 +113,12 @@ def _scores_and_values(
     """Scores and values of one stretch of context; the scores never leave the chip."""
     precision, resident = deployment.precision, step.resident(deployment.assumptions, [segment])
     context, pairs, kept = sight.reads(segment)
-    cached = segment.batch * kept * heads.cached * precision.kv_element(kept, heads.size)
+    cached = segment.batch * kept * segment.own_share * heads.cached * precision.kv_element(kept, heads.size)
     sizes = {
         "batch": segment.batch,
         "heads": heads.queries,
         "kv_heads": heads.keys,
-        "queries": segment.queries,
+        "queries": segment.own_queries,
         "context": context,
         "pairs": pairs,
         "precision": precision,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int8
 
 from genz_jax.fields import Number
-from genz_jax.specs import Model
+from genz_jax.specs import Model, Workload
 from genz_jax.work.step import Deployment, shard
 
 
@@ -22,6 +22,8 @@ class Reason(enum.IntEnum):
     does_not_fit = 6
     kv_heads_not_divisible = 7
     top_k_beyond_experts = 8
+    dp_beyond_batch = 9
+    cp_beyond_tokens = 10
 
 
 REASONS = {
@@ -34,6 +36,8 @@ REASONS = {
     Reason.does_not_fit: "weights and KV cache exceed the memory",
     Reason.kv_heads_not_divisible: "the key-value heads do not divide the query heads",
     Reason.top_k_beyond_experts: "a token takes more experts than there are",
+    Reason.dp_beyond_batch: "more data parallel replicas than requests",
+    Reason.cp_beyond_tokens: "more context parallel ranks than prompt tokens",
 }
 
 
@@ -50,13 +54,15 @@ def _uneven(size: Number, parts: Number) -> Number:
     return jnp.floor(size / parts) * parts != size
 
 
-def mapping_reason(model: Model, deployment: Deployment) -> Int8[Array, "..."]:
-    """Code of the first rule that tensor, expert or pipeline parallelism breaks, 0 if none.
+def mapping_reason(model: Model, deployment: Deployment, workload: Workload | None = None) -> Int8[Array, "..."]:
+    """Code of the first rule that parallelism breaks, 0 if none.
 
     Query heads must divide over T = tp·ep ranks and key-value heads divide or be replicated evenly; or, where uneven
     shards are assumed, the larger shard's query heads must be a multiple of its key-value heads. The same holds for
     the heads or channels of state space layers; experts must divide over ep; pp is at most the number of layers. The
     model itself is at fault where its key-value heads do not divide its query heads, or top_k exceeds the experts.
+    Every data parallel replica needs a request and every context parallel rank a token of the prompt; iterations of
+    chunked prefill are free of these two rules, since each replica runs one.
     """
     ranks, parallelism = deployment.ranks, deployment.parallelism
     even = deployment.assumptions.even_sharding
@@ -87,6 +93,11 @@ def mapping_reason(model: Model, deployment: Deployment) -> Int8[Array, "..."]:
     dense = (ep > 1) if moe is None else (ep > 1) & (moe.layers <= 0)
     deep = parallelism.pp > model.layers
     greedy = False if moe is None else (moe.top_k > moe.experts) & (moe.layers > 0)
+    idle: Number = False
+    short: Number = False
+    if workload is not None and not (workload.prefill_chunks or workload.decode_chunks):
+        idle = parallelism.dp > workload.batch
+        short = deployment.cp > workload.input_tokens
     return first_reason(
         (groups, Reason.kv_heads_not_divisible),
         (greedy, Reason.top_k_beyond_experts),
@@ -94,4 +105,6 @@ def mapping_reason(model: Model, deployment: Deployment) -> Int8[Array, "..."]:
         (experts, Reason.experts_not_divisible),
         (dense, Reason.no_experts_for_ep),
         (deep, Reason.pp_beyond_layers),
+        (idle, Reason.dp_beyond_batch),
+        (short, Reason.cp_beyond_tokens),
     )

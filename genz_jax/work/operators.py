@@ -29,9 +29,10 @@ Kind = Literal[
     "reduce_scatter",
     "all_to_all",
     "point_to_point",
+    "ring",
 ]
 Operand = Literal["weights", "experts", "embedding", "kv_cache", "activations"]
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point")
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point", "ring")
 
 COMPONENTS = {
     "embedding": "input embedding",
@@ -39,13 +40,13 @@ COMPONENTS = {
     "embedding_collectives": "collectives of embedding and head",
     "attention_projections": "query, key, value and output projections",
     "attention_core": "attention scores and values",
-    "attention_collectives": "all-reduces of attention layers",
+    "attention_collectives": "collectives of attention layers",
     "ssm_projections": "projections of state space layers",
     "ssm_scan": "convolution and scan of state space layers",
-    "ssm_collectives": "all-reduces of state space layers",
+    "ssm_collectives": "collectives of state space layers",
     "ffn": "feed-forward layers, experts and router",
     "ffn_all_reduce": "all-reduces of feed-forward layers",
-    "ffn_all_to_all": "all-to-alls of expert parallelism",
+    "ffn_all_to_all": "all-to-alls and gathers of expert parallelism",
     "vector": "norms, activations, rotations and residuals",
     "pipeline": "messages between pipeline stages",
 }
@@ -69,6 +70,7 @@ class Operator(eqx.Module):
         message: bytes that each rank of a collective holds.
         ranks: ranks of the collective.
         stride: devices between neighbouring ranks, 1 for the innermost parallelism.
+        hides: names of operators before it that a ring runs beside; (n − 1)/n of their time hides it.
         stored: bytes of parameters that it keeps in memory.
         cached: bytes of KV cache or state that it keeps in memory.
         sizes: its dimensions by name.
@@ -89,6 +91,7 @@ class Operator(eqx.Module):
     message: Number = 0.0
     ranks: Number = 1.0
     stride: Number = 1.0
+    hides: tuple[str, ...] = eqx.field(static=True, default=())
     stored: Number = 0.0
     cached: Number = 0.0
     sizes: dict[str, Number] = eqx.field(default_factory=dict)
@@ -554,7 +557,14 @@ def selective_scan(
 
 
 def _collective(
-    kind: Kind, name: str, component: str, elements: Number, ranks: Number, precision: Precision, stride: Number
+    kind: Kind,
+    name: str,
+    component: str,
+    elements: Number,
+    ranks: Number,
+    precision: Precision,
+    stride: Number,
+    hides: tuple[str, ...] = (),
 ) -> Operator:
     """A message of that many elements on every rank, partial sums where it reduces; none where there is one rank."""
     size = precision.accumulation if kind in ("all_reduce", "reduce_scatter") else precision.activations
@@ -565,6 +575,7 @@ def _collective(
         message=jnp.where(ranks > 1, elements * size, 0.0),
         ranks=ranks,
         stride=stride,
+        hides=hides,
         sizes={"elements": elements, "ranks": ranks},
     )
 
@@ -602,4 +613,29 @@ def point_to_point(
 ) -> Operator:
     """Send a tensor of `elements` along a chain of ranks, as pipeline stages do: ranks − 1 messages."""
     op = _collective("point_to_point", name, component, elements, ranks, precision, stride)
+    return op.times(ranks - 1.0)
+
+
+def ring(
+    name: str,
+    component: str,
+    *,
+    elements: Number,
+    ranks: Number,
+    precision: Precision,
+    stride: Number = 1.0,
+    hides: tuple[str, ...] = (),
+) -> Operator:
+    """Pass tensors of `elements` around a ring of ranks until each has seen all: ranks − 1 passes, all ranks at once.
+
+    Args:
+        name: name of the operator.
+        component: part of the breakdown.
+        elements: elements that a rank sends in one pass.
+        ranks: ranks of the ring.
+        precision: bytes per element.
+        stride: devices between neighbouring ranks.
+        hides: names of operators before it that it runs beside.
+    """
+    op = _collective("ring", name, component, elements, ranks, precision, stride, hides)
     return op.times(ranks - 1.0)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from genz_jax.fields import Number
 from genz_jax.specs import SSD, SSM, DeltaNet, LinearAttention
+from genz_jax.work.context import pass_states
 from genz_jax.work.operators import Operator, all_reduce, conv1d, einsum, gemm, selective_scan
 from genz_jax.work.step import Deployment, Step, shard
 from genz_jax.work.vector import holding, pre_norm
@@ -32,6 +33,7 @@ def ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deployment: Depl
         ),
         gemm(f"{name}.dt_proj", "ssm_projections", n=channels, k=part.dt_rank, **linear),
         _scan(name, channels, part.d_state, 3.0 * channels + 2.0 * part.d_state, step, deployment),
+        *pass_states(name, step, precision.state * channels * part.d_state, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
         all_reduce(
             f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
@@ -54,6 +56,7 @@ def ssd_layer(name: str, part: SSD, hidden: Number, step: Step, deployment: Depl
         gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * channels + shared + heads, k=hidden, **linear),
         holding(_convolution(name, channels + shared, part.d_conv, step, deployment), held, precision),
         _scan(name, channels, part.d_state, 2.0 * channels + shared + heads, step, deployment),
+        *pass_states(name, step, precision.state * channels * part.d_state, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
         all_reduce(
             f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
@@ -94,6 +97,7 @@ def delta_net_layer(name: str, part: DeltaNet, hidden: Number, step: Step, deplo
         *raised,
         holding(_convolution(name, 2.0 * keys + values, part.d_conv, step, deployment), held, precision),
         _scan(name, values, part.key_head_dim, operands, step, deployment, 8.0),
+        *pass_states(name, step, precision.state * values * part.key_head_dim, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=values, **linear),
         all_reduce(
             f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
@@ -117,6 +121,7 @@ def linear_attention_layer(
         *pre_norm(name, step, hidden, deployment, part.norms),
         holding(into, part.inner_norms, precision),
         _scan(name, channels, part.head_dim, 4.0 * channels, step, deployment, 5.0),
+        *pass_states(name, step, precision.state * channels * part.head_dim, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
         all_reduce(
             f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
@@ -201,6 +206,7 @@ def _published_ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deplo
         contract("y_calc", "lbds,lbs->lbd", "iwo"),
         contract("d_addition", "bld,bld->bld", "iwo"),
         contract("z_gate", "bld,bld->bld", "iwo"),
+        *pass_states(name, step, part.d_inner * part.d_state * precision.activations, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=width, k=channels, **linear),
         all_reduce(
             f"{name}.all_reduce",

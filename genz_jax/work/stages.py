@@ -34,35 +34,49 @@ LAYERS = {
 """Builder of the operators of one layer, by the part of a `Model` that it is made of."""
 
 
+def replica_batch(workload: Workload, deployment: Deployment) -> Number:
+    """Requests of one data parallel replica: batch/dp in the mean; each runs its own iterations of chunked prefill."""
+    if workload.prefill_chunks or workload.decode_chunks:
+        return workload.batch
+    return workload.batch / deployment.parallelism.dp
+
+
 def micro_batch(workload: Workload, deployment: Deployment) -> Number:
-    """Requests of one micro-batch: batch/m in the mean, or as published max(⌊batch/m⌋, 1)."""
+    """Requests of one micro-batch: batch/(dp·m) in the mean, or as published max(⌊batch/(dp·m)⌋, 1)."""
+    batch = replica_batch(workload, deployment)
     if deployment.assumptions.pipeline == "published":
-        return jnp.maximum(floor_div(workload.batch, micro_batches(workload, deployment)), 1.0)
-    return workload.batch / micro_batches(workload, deployment)
+        return jnp.maximum(floor_div(batch, micro_batches(workload, deployment)), 1.0)
+    return batch / micro_batches(workload, deployment)
 
 
 def micro_batches(workload: Workload, deployment: Deployment) -> Number:
-    """Micro-batches m that a batch is cut into: as many as stages by default, at most one per request."""
+    """Micro-batches m that a replica's batch is cut into: as many as stages by default, at most one per request."""
     parallelism = deployment.parallelism
     asked = parallelism.pp if parallelism.micro_batches is None else parallelism.micro_batches
-    return asked if deployment.assumptions.pipeline == "published" else jnp.minimum(asked, workload.batch)
+    if deployment.assumptions.pipeline == "published":
+        return asked
+    return jnp.minimum(asked, replica_batch(workload, deployment))
 
 
 def prefill_step(workload: Workload, deployment: Deployment) -> Step:
     """Process the prompts of one micro-batch and sample the first token of each.
 
     Of a share `cache_hit_rate` of the prompts, `cached_tokens` are in the KV cache already (prefix caching, arXiv
-    2309.06180 and 2312.07104): their queries start behind these, and see them.
+    2309.06180 and 2312.07104): their queries start behind these, and see them. A context parallel rank has 1/cp of the
+    tokens of every prompt.
     """
-    batch, tokens = micro_batch(workload, deployment), workload.input_tokens
+    batch, tokens, parts = micro_batch(workload, deployment), workload.input_tokens, deployment.cp
     cached, hits = workload.cached_tokens, workload.cache_hit_rate
-    if cached is None:
-        whole = Segment("", True, batch=batch, queries=tokens, context=tokens, prompt=True)
-        return Step("prefill", batch, tokens, embedded=tokens, sampled=1.0, states=batch, segments=(whole,))
-    missed = Segment("", True, batch=batch * (1.0 - hits), queries=tokens, context=tokens, prompt=True)
-    hit = Segment("hit_", True, batch=batch * hits, queries=tokens - cached, context=tokens, prompt=True)
-    new = tokens - hits * cached
-    return Step("prefill", batch, new, embedded=new, sampled=1.0, states=batch, segments=(missed, hit))
+    segments = (Segment("", True, batch, tokens, tokens, prompt=True, parts=parts),)
+    new = tokens
+    if cached is not None:
+        segments = (
+            Segment("", True, batch * (1.0 - hits), tokens, tokens, prompt=True, parts=parts),
+            Segment("hit_", True, batch * hits, tokens - cached, tokens, prompt=True, parts=parts),
+        )
+        new = tokens - hits * cached
+    new = new / parts
+    return Step("prefill", batch, new, embedded=new, sampled=1.0, states=batch, segments=segments)
 
 
 def decode_step(workload: Workload, deployment: Deployment) -> Step:
@@ -70,7 +84,7 @@ def decode_step(workload: Workload, deployment: Deployment) -> Step:
 
     The beams of a request share the KV cache of its prompt. The generated part has n tokens when n − 1 were generated
     before. It stands for the mean over all steps, n = 1 … O, or to O − 1 where prefill has made the first token; or for
-    the last one.
+    the last one. Context parallel ranks attend to 1/cp of the cache each; the rest of the layers all of them run whole.
     """
     assumptions, beams = deployment.assumptions, workload.beams
     requests, prompt, generated = micro_batch(workload, deployment), workload.input_tokens, workload.output_tokens
@@ -79,8 +93,11 @@ def decode_step(workload: Workload, deployment: Deployment) -> Step:
         steps = generated - 1.0 if assumptions.first_token_from_prefill else generated
         positions = (jnp.ones_like(steps), jnp.maximum(steps, 1.0))
     queries = 1.0 if assumptions.beams_share_queries else beams
-    own = Segment("suffix_", False, batch=requests * beams, queries=1.0, context=generated, grows="context")
-    shared = Segment("prefix_", False, batch=requests, queries=queries, context=prompt, newer=generated, grows="newer")
+    parts = deployment.cp
+    segments = (
+        Segment("prefix_", False, requests, queries, prompt, newer=generated, grows="newer", parts=parts),
+        Segment("suffix_", False, requests * beams, 1.0, generated, grows="context", parts=parts),
+    )
     sequences = requests * beams
     return Step(
         "decode",
@@ -89,24 +106,26 @@ def decode_step(workload: Workload, deployment: Deployment) -> Step:
         embedded=1.0,
         sampled=1.0,
         states=sequences,
-        segments=(shared, own),
+        segments=segments,
         positions=positions,
     )
 
 
 def chunked_step(workload: Workload, deployment: Deployment) -> Step:
-    """One iteration of chunked prefill: chunks of prompts together with the decode steps of other requests."""
+    """One iteration of chunked prefill: chunks of prompts together with the decode steps of other requests.
+
+    Context parallel ranks split the chunks' tokens; decoding tokens all of them run. Each data parallel replica runs
+    such an iteration.
+    """
     segments: list[Segment] = []
     new: Number = 0.0
     decoded: Number = 0.0
     prompts: Number = 0.0
     for i, chunk in enumerate(workload.prefill_chunks):
         context = chunk.past_tokens + chunk.new_tokens
-        name = f"prefill{i}_"
-        segments.append(
-            Segment(name, True, batch=1.0, queries=chunk.new_tokens, context=context, kernel=name, prompt=True)
-        )
-        new = new + chunk.new_tokens
+        name, queries = f"prefill{i}_", chunk.new_tokens
+        segments.append(Segment(name, True, 1.0, queries, context, kernel=name, prompt=True, parts=deployment.cp))
+        new = new + chunk.new_tokens / deployment.cp
         prompts = prompts + jnp.where(chunk.new_tokens > 0, 1.0, 0.0)
     for i, chunk in enumerate(workload.decode_chunks):
         segments += _decode_segments(f"decode{i}_", chunk, deployment)
@@ -126,21 +145,17 @@ def _decode_segments(name: str, chunk: DecodeChunk, deployment: Deployment) -> t
     """Attention of decoding requests to what the sequences of a prompt share, and to what each has of its own."""
     shared, own, prompts, sequences = chunk.context_tokens, chunk.generated_tokens, chunk.prompts, chunk.sequences
     branches = own > 0
-    prefix: dict[str, Any]
-    suffix: dict[str, Any]
     if deployment.assumptions.beams_share_queries:
         # Published: one query per prompt for its beams, and one KV cache for the generated parts of all beams.
-        prefix: dict[str, Any] = {
-            "batch": jnp.where(branches, 1.0, prompts),
-            "queries": jnp.where(branches, prompts, 1.0),
-        }
-        suffix: dict[str, Any] = {"batch": 1.0, "queries": jnp.where(branches, sequences, 0.0)}
+        prefix = jnp.where(branches, 1.0, prompts), jnp.where(branches, prompts, 1.0)
+        suffix = 1.0, jnp.where(branches, sequences, 0.0)
     else:
-        prefix: dict[str, Any] = {"batch": prompts, "queries": sequences / jnp.maximum(prompts, 1.0)}
-        suffix = {"batch": jnp.where(branches, sequences, 0.0), "queries": 1.0}
+        prefix = prompts, sequences / jnp.maximum(prompts, 1.0)
+        suffix = jnp.where(branches, sequences, 0.0), 1.0
+    parts = deployment.cp
     return (
-        Segment(f"{name}prefix_", False, context=shared, newer=own, kernel=name, **prefix),
-        Segment(f"{name}suffix_", False, context=own, kernel=name, **suffix),
+        Segment(f"{name}prefix_", False, *prefix, context=shared, newer=own, kernel=name, parts=parts),
+        Segment(f"{name}suffix_", False, *suffix, context=own, kernel=name, parts=parts),
     )
 
 
@@ -155,7 +170,7 @@ def verify_step(workload: Workload, tokens: Number, deployment: Deployment) -> S
     if assumptions.bonus_token:
         tokens = tokens + 1.0
     name, past = "prefill0_", workload.input_tokens + workload.output_tokens
-    segment = Segment(name, True, batch=batch, queries=tokens, context=past + tokens, kernel=name)
+    segment = Segment(name, True, batch, tokens, past + tokens, kernel=name, parts=deployment.cp)
     return Step("chunked", batch, tokens, embedded=tokens, sampled=tokens, states=batch, segments=(segment,))
 
 
@@ -189,7 +204,7 @@ def forward(model: Model, step: Step, deployment: Deployment) -> tuple[Operator,
             elements=step.rows * model.hidden_size,
             ranks=parallelism.pp,
             precision=deployment.precision,
-            stride=deployment.ranks,
+            stride=deployment.ranks * deployment.cp,
         )
     ]
     return (*ops, *head(model, step, deployment))

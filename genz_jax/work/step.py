@@ -42,6 +42,11 @@ class Deployment(eqx.Module):
         """Devices that share a layer: tp · ep. Attention, embeddings and dense layers are split over all of them."""
         return self.parallelism.tp * self.parallelism.ep
 
+    @property
+    def cp(self) -> Number:
+        """Ranks that share the tokens of a prompt and its KV cache."""
+        return 1.0 if self.parallelism.cp is None else self.parallelism.cp
+
 
 class Segment(eqx.Module):
     """Queries of a step against one stretch of context.
@@ -50,12 +55,14 @@ class Segment(eqx.Module):
         name: prefix of its operators' names.
         kernel: prefix of the name of the kernel that it shares with other segments.
         prefill: the queries are the newest part of the context; else the context lies before them.
-        prompt: the queries are a prompt's, many for the tokens that they see; else few.
+        prompt: the queries are a prompt's, many for the tokens that they see: context parallel ranks split them and
+            pass keys and values around; else they are few, and the ranks split the context.
         grows: what of it grows as a sequence is generated: its `context`, or what is `newer`; or nothing.
         batch: sequences.
         queries: queries of each.
         context: tokens of the stretch.
         newer: tokens between the stretch and the queries.
+        parts: context parallel ranks.
     """
 
     name: str = eqx.field(static=True)
@@ -67,6 +74,7 @@ class Segment(eqx.Module):
     kernel: str = eqx.field(static=True, default="")
     prompt: bool = eqx.field(static=True, default=False)
     grows: Literal["", "context", "newer"] = eqx.field(static=True, default="")
+    parts: Number = 1.0
 
     def at(self, generated: Number) -> "Segment":
         """This segment when that many tokens have been generated, the query's own included."""
@@ -74,12 +82,30 @@ class Segment(eqx.Module):
             return self
         return eqx.tree_at(lambda s: getattr(s, self.grows), self, generated)
 
+    @property
+    def own_queries(self) -> Number:
+        """Queries of a sequence on one context parallel rank."""
+        return self.queries / self.parts if self.prompt else self.queries
+
+    @property
+    def own_share(self) -> Number:
+        """Part of the tokens seen that a context parallel rank keeps in its cache."""
+        return 1.0 / self.parts if self.prompt else 1.0
+
     def seen(self, window: Number | None, assumptions: Assumptions) -> tuple[Number, Number]:
-        """Tokens of the stretch that any query reads, and (query, key) pairs of a sequence and head.
+        """Tokens of the stretch that a rank's queries read, and (query, key) pairs of a sequence and head.
+
+        Context parallel ranks each have an equal share of the pairs: queries are dealt out so that causality leaves no
+        rank with less work (arXiv 2411.01783).
 
         With causality, query i of a prompt chunk sees the past p and i tokens of the chunk, at most `window` in all:
         pairs = Σᵢ min(p + i, w) = c·p + c(c+1)/2 + (q − c)·w with c = clip(w − p, 0, q) queries short of the window.
         """
+        context, pairs = self._seen(window, assumptions)
+        return (context if self.prompt else context / self.parts), pairs / self.parts
+
+    def _seen(self, window: Number | None, assumptions: Assumptions) -> tuple[Number, Number]:
+        """Tokens and pairs of all context parallel ranks together."""
         if not assumptions.causal:
             return self.context, self.queries * self.context
         if not self.prefill:
