@@ -37,6 +37,11 @@ class Assumptions:
         beams_share_queries: all beams' queries of the shared prompt count as one (work/stages.py).
         cache_of: what the KV cache must hold: the `batch` at full length, or one `micro-batch` at the evaluated
             position (work/footprint.py).
+        cache_block: tokens of a block of the paged KV cache (arXiv 2309.06180), to which the cache of a sequence is
+            rounded up; 1 for none (work/footprint.py, `cache_holders`).
+        memory_of: what a device must hold. `engine`: weights, cache, peak of activations and buffers of collectives,
+            within what the runtime's reserve leaves. `published`: weights and cache, within the capacity
+            (work/footprint.py, machine/memory.py).
         pipeline: `scheduled` counts the filling of the pipeline; `published` takes batch/latency (stages.py).
         sparse_attention: where a model has an indexer, a query sees the tokens that it selects (DSA, arXiv 2512.02556),
             and the indexer's own work counts; else all of the context (work/attention.py, `_indexer`).
@@ -69,6 +74,8 @@ class Assumptions:
     decode_position: Literal["mean", "last"] = "mean"
     beams_share_queries: bool = False
     cache_of: Literal["batch", "micro-batch"] = "batch"
+    cache_block: int = 16
+    memory_of: Literal["engine", "published"] = "engine"
     pipeline: Literal["scheduled", "published"] = "scheduled"
     sparse_attention: bool = True
     even_sharding: bool = True
@@ -83,12 +90,15 @@ class Assumptions:
             "experts": ("expected", "routed", "published"),
             "decode_position": ("mean", "last"),
             "cache_of": ("batch", "micro-batch"),
+            "memory_of": ("engine", "published"),
             "pipeline": ("scheduled", "published"),
             "energy_of": ("all devices", "one device"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Assumptions.{name} = {getattr(self, name)!r}: must be one of {', '.join(allowed)}")
+        if isinstance(self.cache_block, bool) or self.cache_block != int(self.cache_block) or self.cache_block < 1:
+            raise ValueError(f"Assumptions.cache_block = {self.cache_block}: must be a whole number of 1 or more")
         if not 0 <= self.smooth <= 0.5:
             raise ValueError(f"Assumptions.smooth = {self.smooth}: must be from 0 (exact) to 0.5")
 
@@ -114,6 +124,8 @@ genz = Assumptions(
     decode_position="last",
     beams_share_queries=True,
     cache_of="micro-batch",
+    cache_block=1,
+    memory_of="published",
     pipeline="published",
     sparse_attention=False,
     even_sharding=False,

@@ -8,7 +8,7 @@ from jax.core import Tracer
 
 from genz_jax import labels
 from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Case, compiled, evaluate, slim
+from genz_jax.evaluate import DETAILED, Case, compiled, evaluate, slim
 from genz_jax.explore.sweep import ask
 from genz_jax.inputs import read_case
 from genz_jax.results import Result
@@ -39,7 +39,7 @@ def estimate(
         parallelism: how the model is spread; by default on one device.
         precision: a format such as "fp8" or "int4-bf16", or a `gz.Precision`; by default bf16.
         speculation: the draft model and its use, for the speculative stages.
-        stage: request, prefill, decode, chunked, speculative_prefill or speculative_decode.
+        stage: request, prefill, decode, chunked, memory, speculative_prefill or speculative_decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         operators: figures of every operator too.
 
@@ -61,7 +61,7 @@ def estimate(
     if axes := labels.axes_of(case):
         raise ValueError(f"{next(iter(axes))} is an axis: estimate takes one point; use gz.sweep for axes and lists")
     labels.refuse_bare_arrays(case)
-    question = ask(stage, assumptions, None, not str(stage).startswith("speculative"), operators)
+    question = ask(stage, assumptions, None, stage in DETAILED, operators)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(case)):
         return evaluate(case, question)
     result: Result = jax.tree.map(np.asarray, compiled(question)(slim(case)))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from genz_jax import speculative, stages
+from genz_jax import memory, speculative, stages
 from genz_jax.assumptions import Assumptions
 from genz_jax.axes import Axis
 from genz_jax.fields import near
@@ -21,10 +21,14 @@ STAGES = {
     "prefill": stages.prefill,
     "decode": stages.decode,
     "chunked": stages.chunked,
+    "memory": memory.memory,
     "speculative_prefill": speculative.speculative_prefill,
     "speculative_decode": speculative.speculative_decode,
 }
 """Functions of the stages by name; the speculative ones take a `Speculation` too."""
+
+DETAILED = ("request", "prefill", "decode", "chunked")
+"""Stages that have a breakdown and operators."""
 
 
 class Case(eqx.Module):
@@ -83,7 +87,8 @@ def evaluate(case: Case, question: Question) -> Result:
     elif case.speculation is not None:
         raise ValueError(f"stage {question.stage!r} takes no speculation; use 'speculative_decode' or '…_prefill'")
     else:
-        result = function(*arguments, *spread, details=question.operators)
+        details = {"details": question.operators} if question.stage in DETAILED else {}
+        result = function(*arguments, *spread, **details)
     return _keep(result, question)
 
 

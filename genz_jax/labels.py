@@ -17,14 +17,24 @@ from genz_jax import files, units
 from genz_jax.axes import Axis
 from genz_jax.evaluate import Case, Question
 from genz_jax.fields import Spec
-from genz_jax.results import BOUNDS, Bound, RequestResult, Result, SpeculativeResult, StageResult
+from genz_jax.formats import Format
+from genz_jax.results import (
+    BOUNDS,
+    FORMAT_WORDS,
+    Bound,
+    MemoryResult,
+    RequestResult,
+    Result,
+    SpeculativeResult,
+    StageResult,
+)
 from genz_jax.specs import LINK_ALIASES
 from genz_jax.work.mapping import REASONS, Reason
 from genz_jax.work.operators import COMPONENTS
 
 Tree = TypeVar("Tree")
 _SHORT = {f"platform.{path}": alias for alias, path in LINK_ALIASES.items()}
-_MEANINGS = {Bound: BOUNDS, Reason: REASONS}
+_MEANINGS = {Bound: BOUNDS, Reason: REASONS, Format: FORMAT_WORDS}
 
 
 class Coordinate(eqx.Module):
@@ -67,7 +77,7 @@ def _metadata(case: Case, path: str) -> dict[str, Any]:
 
 _FIGURES = {
     field.name.removesuffix("_code")
-    for kind in (RequestResult, StageResult, SpeculativeResult)
+    for kind in (RequestResult, StageResult, SpeculativeResult, MemoryResult)
     for field in dataclasses.fields(kind)
 }
 

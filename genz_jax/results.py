@@ -9,6 +9,7 @@ import numpy as np
 
 from genz_jax import units
 from genz_jax.fields import Number
+from genz_jax.formats import Format
 from genz_jax.work.mapping import REASONS, Reason
 
 
@@ -25,6 +26,9 @@ BOUNDS = {
     Bound.memory: "memory bandwidth",
     Bound.network: "links",
 }
+
+
+FORMAT_WORDS = {member: f"{member.name} arithmetic" for member in Format}
 
 
 def figure(unit: str, long_name: str, **options: Any) -> Any:
@@ -124,9 +128,12 @@ class StageResult(Result):
     weights: Number = figure(units.BYTE, "weights per device")
     idle_weights: Number = figure(units.BYTE, "weights per device that the pass does not read, as of idle experts")
     kv_cache: Number = figure(units.BYTE, "KV cache and state per device")
+    activations: Number = figure(units.BYTE, "peak of activations per device")
+    buffers: Number = figure(units.BYTE, "buffers of collectives per device")
     memory: Number = figure(units.BYTE, "memory that is needed per device")
     energy: Number = figure(units.JOULE, "energy of the whole batch on all devices")
     bound_code: Number = code(Bound, "resource that takes the largest share of the latency")
+    compute_format_code: Number = code(Format, "number format that linear layers run at")
     offloads: Number = figure(units.ONE, "part of the memory is offloaded")
     feasible: Number = figure(units.ONE, "the point runs")
     reason_code: Number = code(Reason, "why the point does not run")
@@ -163,6 +170,8 @@ class RequestResult(Result):
     interactivity: Number = figure(units.TOKEN_RATE, "output tokens per second of one request while it decodes")
     weights: Number = figure(units.BYTE, "weights per device")
     kv_cache: Number = figure(units.BYTE, "KV cache and state per device at full length")
+    activations: Number = figure(units.BYTE, "peak of activations per device")
+    buffers: Number = figure(units.BYTE, "buffers of collectives per device")
     memory: Number = figure(units.BYTE, "memory that is needed per device")
     devices: Number = figure(units.ONE, "devices")
     energy: Number = figure(units.JOULE, "energy of all requests on all devices")
@@ -170,10 +179,31 @@ class RequestResult(Result):
     bound_code: Number = code(Bound, "resource that takes the largest share of the end-to-end latency")
     prefill_bound_code: Number = code(Bound, "resource that prefill waits for most")
     decode_bound_code: Number = code(Bound, "resource that decode waits for most")
+    compute_format_code: Number = code(Format, "number format that linear layers run at")
     feasible: Number = figure(units.ONE, "the point runs")
     reason_code: Number = code(Reason, "why the point does not run")
     prefill: StageResult | None = None
     decode: StageResult | None = None
+
+
+class MemoryResult(Result):
+    """Memory of one device while it serves, as an engine sets it aside, and what more would fit.
+
+    `memory` = weights + kv_cache + activations + buffers, which must fit beside the reserve.
+    """
+
+    weights: Number = figure(units.BYTE, "weights per device")
+    kv_cache: Number = figure(units.BYTE, "KV cache and state per device at full length")
+    kv_cache_per_token: Number = figure(units.BYTE, "KV cache per device that one token more of one request takes")
+    activations: Number = figure(units.BYTE, "peak of activations per device")
+    buffers: Number = figure(units.BYTE, "buffers of collectives per device")
+    memory: Number = figure(units.BYTE, "memory that is needed per device")
+    reserve: Number = figure(units.BYTE, "memory per device that is kept for the runtime")
+    free: Number = figure(units.BYTE, "memory per device that is left, below 0 if it does not fit")
+    largest_batch: Number = figure(units.ONE, "requests that fit at once")
+    longest_context: Number = figure(units.TOKEN, "prompt and output tokens of a request that fit at this batch")
+    feasible: Number = figure(units.ONE, "the point runs")
+    reason_code: Number = code(Reason, "why the point does not run")
 
 
 class SpeculativeResult(Result):

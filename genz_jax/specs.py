@@ -34,9 +34,11 @@ from genz_jax.architecture import (
     SparseAttention as SparseAttention,
 )
 from genz_jax.fields import (
+    AT_LEAST_ONE,
     COUNT,
     FRACTION,
     NOT_NEGATIVE,
+    PART,
     SHARE,
     WHOLE,
     Label,
@@ -139,6 +141,7 @@ class Platform(Spec):
         rule=NOT_NEGATIVE,
         absent=0.0,
     )
+    memory_reserve: Number = number(units.ONE, "share of the memory that is kept for the runtime", 0.1, rule=PART)
     compute_efficiency: Number = number(units.ONE, "achieved share of the peak rate", 1.0, rule=FRACTION)
     memory_efficiency: Number = number(units.ONE, "achieved share of the memory bandwidth", 1.0, rule=FRACTION)
     link_efficiency: Number = number(units.ONE, "achieved share of the link bandwidth", 1.0, rule=FRACTION)
@@ -232,6 +235,9 @@ class Parallelism(Spec):
     pp: Number = number(units.ONE, "pipeline parallel size", 1, rule=WHOLE)
     micro_batches: Number = number(
         units.ONE, "micro-batches of the pipeline, by default as many as stages", None, WHOLE
+    )
+    expert_imbalance: Number = number(
+        units.ONE, "tokens of the busiest expert parallel rank over their mean", 1.0, rule=AT_LEAST_ONE, keyword=True
     )
     dp: Number = number(units.ONE, "data parallel replicas", 1, rule=WHOLE, keyword=True)
     cp: Number = number(

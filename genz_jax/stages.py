@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from genz_jax.assumptions import Assumptions, default as default_assumptions
 from genz_jax.fields import Number
 from genz_jax.machine.energy import energy
-from genz_jax.machine.memory import capacity_check
+from genz_jax.machine.memory import capacity_check, usable_memory
 from genz_jax.machine.network import too_small
-from genz_jax.machine.roofline import Load, OperatorTime, Speeds, load, operator_time
+from genz_jax.machine.roofline import Load, OperatorTime, Speeds, load, native_format, operator_time
 from genz_jax.results import (
     Bound,
     ChunkedResult,
@@ -238,13 +238,12 @@ def _stage(
         details: add the times of every operator.
     """
     model, platform, workload, deployment = inputs
-    assumptions, parallelism = deployment.assumptions, deployment.parallelism
+    assumptions = deployment.assumptions
     work, ops = forward_pass(model, step, deployment)
-    held = footprint(model, workload, deployment, ops, generates=step.mode != "prefill")
+    held = footprint(model, workload, step, deployment, ops)
     held, mapping = computed_once((held, mapping_reason(model, deployment, workload)))
-    weights, kv_cache = held.weights / parallelism.pp, held.kv_cache / parallelism.pp
-    need = weights + kv_cache
-    fits, offloads, bandwidth = capacity_check(need, platform.mem_capacity, platform)
+    need = held.total
+    fits, offloads, bandwidth = capacity_check(need, usable_memory(platform, assumptions), platform)
     speeds = Speeds.of(platform, deployment.precision, bandwidth)
     totals = run(work, speeds, platform, assumptions)
     if details:
@@ -265,12 +264,15 @@ def _stage(
         network_time=known(totals.network),
         flop_count=work.flops,
         traffic=work.traffic,
-        weights=weights,
-        idle_weights=held.idle_weights / parallelism.pp,
-        kv_cache=kv_cache,
+        weights=held.weights,
+        idle_weights=held.idle_weights,
+        kv_cache=held.kv_cache,
+        activations=held.activations,
+        buffers=held.buffers,
         memory=need,
         energy=known(batch_energy(totals, platform, workload, deployment)),
         bound_code=totals.bound_code,
+        compute_format_code=native_format(platform, deployment.precision.compute)[0],
         offloads=offloads,
         feasible=feasible,
         reason_code=reason,
@@ -429,7 +431,14 @@ def request(
     tokens = workload.batch * workload.output_tokens
     throughput = tokens / latency
     spent = first.energy + steps * rest.energy
+    memory = jnp.maximum(first.memory, rest.memory)
     reason = jnp.where(first.reason_code > 0, first.reason_code, rest.reason_code)
+    if assumptions.memory_of == "engine":
+        # Memory for the larger pass is set aside for good, beside the cache at full length.
+        working = jnp.maximum(first.activations, rest.activations) + jnp.maximum(first.buffers, rest.buffers)
+        memory = rest.weights + rest.kv_cache + working
+        fits, _, _ = capacity_check(memory, usable_memory(platform, assumptions), platform)
+        reason = jnp.where((reason == 0) & jnp.logical_not(fits), jnp.int8(Reason.does_not_fit), reason)
     feasible = reason == Reason.feasible.value
     decode_weighs_more = steps * rest.batch_time > first.batch_time
 
@@ -445,13 +454,16 @@ def request(
         interactivity=known(1.0 / rest.batch_time),
         weights=rest.weights,
         kv_cache=rest.kv_cache,
-        memory=jnp.maximum(first.memory, rest.memory),
+        activations=jnp.maximum(first.activations, rest.activations),
+        buffers=jnp.maximum(first.buffers, rest.buffers),
+        memory=memory,
         devices=devices,
         energy=known(spent),
         energy_per_token=jnp.where(feasible & (tokens > 0), spent / jnp.maximum(tokens, 1.0), jnp.nan),
         bound_code=jnp.where(decode_weighs_more, rest.bound_code, first.bound_code),
         prefill_bound_code=first.bound_code,
         decode_bound_code=rest.bound_code,
+        compute_format_code=rest.compute_format_code,
         feasible=feasible,
         reason_code=reason,
         prefill=first,

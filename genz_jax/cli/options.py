@@ -35,7 +35,7 @@ def _formats(incomplete: str) -> list[str]:
     return _completions([*formats.FORMATS, *formats.BLOCK_FORMATS], incomplete)
 
 
-_STAGES = ["request", "prefill", "decode", "chunked", "speculative_prefill", "speculative_decode"]
+_STAGES = ["request", "prefill", "decode", "chunked", "memory", "speculative_prefill", "speculative_decode"]
 
 
 def _stages(incomplete: str) -> list[str]:

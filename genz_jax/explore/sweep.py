@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from genz_jax import assumptions as physics, labels
 from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import STAGES, Case, Question, compiled, slim
+from genz_jax.evaluate import DETAILED, STAGES, Case, Question, compiled, slim
 from genz_jax.fields import near
 from genz_jax.inputs import (
     ModelLike,
@@ -67,7 +67,8 @@ def sweep(
         parallelism: a `gz.Parallelism` or a list of them, dimension `parallelism`; by default one device.
         precision: a format such as "fp8" or "int4-bf16", a `gz.Precision`, or a list, dimension `precision`.
         speculation: the draft model and its use, for the speculative stages.
-        stage: request (TTFT, TPOT, end to end), prefill, decode, chunked, speculative_prefill, speculative_decode.
+        stage: request (TTFT, TPOT, end to end), prefill, decode, chunked, memory (what is needed, and the largest batch
+            and the longest context that fit), speculative_prefill, speculative_decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         figures: names of the figures wanted, by default all that the stage itself has. Fewer are faster. Those of the
             two stages of a request can be asked for as `prefill_…` and `decode_…`.
@@ -121,8 +122,10 @@ def ask(
     """
     if stage not in STAGES:
         raise ValueError(f"stage = {stage!r}: must be one of {', '.join(STAGES)}{near(str(stage), STAGES)}")
-    if (breakdown or operators) and stage.startswith("speculative"):
-        raise ValueError(f"stage = {stage!r}: has no breakdown or operators; ask 'decode' or 'prefill' of each model")
+    if (breakdown or operators) and stage not in DETAILED:
+        raise ValueError(
+            f"stage = {stage!r}: has no breakdown or operators; stages that have are {', '.join(DETAILED)}"
+        )
     if isinstance(figures, str):
         figures = [figures]
     wanted = None if figures is None else tuple(figures)

@@ -2,8 +2,16 @@
 
 import jax.numpy as jnp
 
+from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
 from genz_jax.specs import Platform
+
+
+def usable_memory(platform: Platform, assumptions: Assumptions) -> Number:
+    """Bytes that weights, cache, activations and buffers may take: the capacity without the runtime's reserve."""
+    if assumptions.memory_of == "published":
+        return platform.mem_capacity
+    return platform.mem_capacity * (1.0 - platform.memory_reserve)
 
 
 def capacity_check(need: Number, limit: Number, platform: Platform) -> tuple[Number, Number, Number]:
@@ -14,7 +22,7 @@ def capacity_check(need: Number, limit: Number, platform: Platform) -> tuple[Num
 
     Args:
         need: bytes to hold.
-        limit: bytes at which offloading starts, the capacity C.
+        limit: bytes that there are for it, C.
         platform: the device.
 
     Returns:
@@ -26,7 +34,7 @@ def capacity_check(need: Number, limit: Number, platform: Platform) -> tuple[Num
     available = platform.offload_bw > 0
     offloads = spills & available
     link = jnp.where(available, platform.offload_bw, 1.0)
-    inside = jnp.minimum(need, platform.mem_capacity)
+    inside = jnp.minimum(need, limit)
     seconds = jnp.maximum(inside / platform.mem_bw, (need - inside) / link)
     bandwidth = jnp.where(offloads, need / jnp.where(offloads, seconds, 1.0), platform.mem_bw)
     return jnp.logical_not(spills) | available, offloads, bandwidth

@@ -73,8 +73,8 @@ def latent_attention_layer(
       latent, which is read once for scores and values.
 
     Context parallel ranks pass expanded keys and values in the naive form, so that each token's are expanded once, and
-    latents in the absorbed one. With `Assumptions.latent_form` "by stage" a prompt takes the naive form, which has the smaller heads, and decode
-    and verification the absorbed one, which expands nothing, as engines do.
+    latents in the absorbed one. With `Assumptions.latent_form` "by stage" a prompt takes the naive form, which has the
+    smaller heads, and decode and verification the absorbed one, which expands nothing, as engines do.
     """
     precision, ranks, assumptions = deployment.precision, deployment.ranks, deployment.assumptions
     heads = shard(part.heads, ranks)

@@ -67,6 +67,10 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     5626: drop, all-to-all, experts, all-to-all, all-gather) a rank keeps 1/ep of them, at least one, for router, shared
     experts and all-to-alls of K·D·S/ep elements, and an all-gather over ep of S·D elements makes the tokens whole
     again. Without `Assumptions.own_tokens` each rank routes, computes and sends all S tokens.
+
+    All wait for the rank whose experts get the most tokens, `Parallelism.expert_imbalance` times the mean and at most
+    all of them: its experts compute, and the all-to-alls move, that many times more (arXiv 2412.19437, 3.4). The
+    published forms of `Assumptions.experts` are even.
     """
     own: Number = 1.0
     if deployment.assumptions.own_tokens:
@@ -78,7 +82,8 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     linear = {"batch": step.sequences, "m": tokens, "precision": precision}
     latent = part.latent
     width = hidden if latent is None else jnp.where(latent.size > 0, latent.size, hidden)
-    routed = {"elements": rows * part.top_k * width, "ranks": ep, "precision": precision, "stride": tp}
+    busiest = jnp.minimum(parallelism.expert_imbalance, ep)
+    routed = {"elements": rows * part.top_k * width * busiest, "ranks": ep, "precision": precision, "stride": tp}
 
     ops = pre_norm(name, step, hidden, deployment, part.norms)
     router_in = floor_div(hidden, tp) if assumptions.sharded_router else hidden
@@ -104,7 +109,7 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     ops += [all_to_all(f"{name}.dispatch", "ffn_all_to_all", **routed)]
     inner = shard(part.intermediate_size, tp)
     if assumptions.experts == "expected":
-        ops += _expected_experts(name, part, inner, width, step, deployment)
+        ops += _expected_experts(name, part, inner, width, busiest, step, deployment)
     else:
         ops += _whole_experts(name, part, inner, width, step, deployment, decode_on_chip)
     ops += [all_to_all(f"{name}.combine", "ffn_all_to_all", **routed)]
@@ -139,12 +144,12 @@ def expected_experts(experts: Number, top_k: Number, tokens: Number) -> Number:
 
 
 def _expected_experts(
-    name: str, part: MoE, inner: Number, hidden: Number, step: Step, deployment: Deployment
+    name: str, part: MoE, inner: Number, hidden: Number, busiest: Number, step: Step, deployment: Deployment
 ) -> list[Operator]:
     """Experts as a grouped GEMM over those that are expected to get a token, weights of all local experts stored."""
     precision, ep = deployment.precision, deployment.parallelism.ep
     touched = expected_experts(part.experts, part.top_k, step.rows)
-    local, rows = touched / ep, step.rows * part.top_k / jnp.where(touched > 0, touched, 1.0)
+    local, rows = touched / ep, busiest * step.rows * part.top_k / jnp.where(touched > 0, touched, 1.0)
     stored = part.experts / ep * inner * hidden * precision.experts
     biases = part.experts / ep * part.biases * precision.experts
     grouped = {"groups": local, "m": rows, "precision": precision, "operand": "experts"}

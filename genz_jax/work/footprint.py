@@ -1,4 +1,4 @@
-"""What must be held in memory: weights and KV cache of the ranks that share a layer, over all layers."""
+"""What a device must hold in memory: weights, KV cache, activations, and buffers of collectives."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -7,44 +7,89 @@ from genz_jax.fields import Number
 from genz_jax.specs import Model, Workload
 from genz_jax.work.operators import Operator
 from genz_jax.work.stages import decode_step, forward, prefill_step
-from genz_jax.work.step import Deployment
+from genz_jax.work.step import Deployment, Step, ceil_div
+
+Operators = tuple[Operator, ...]
 
 
 class Footprint(eqx.Module):
-    """Bytes per rank of a layer, summed over all layers; a pipeline stage holds 1/pp of them."""
+    """Bytes on one device, the mean of the stages of a pipeline."""
 
     weights: Number
     idle_weights: Number
     kv_cache: Number
+    activations: Number
+    buffers: Number
+
+    @property
+    def total(self) -> Number:
+        """All of it."""
+        return self.weights + self.kv_cache + self.activations + self.buffers
 
 
-def footprint(
-    model: Model, workload: Workload, deployment: Deployment, ops: tuple[Operator, ...], generates: bool
-) -> Footprint:
-    """Weights and KV cache of a stage.
+def footprint(model: Model, workload: Workload, step: Step, deployment: Deployment, ops: Operators) -> Footprint:
+    """What a device must hold for a pass.
+
+    Where the whole batch counts (`Assumptions.cache_of`), the cache is that of all its requests at full length,
+    whatever position the pass looks at; else that of the pass's one micro-batch. Activations and buffers count as
+    `Assumptions.memory_of` says.
+
+    Args:
+        model: the model.
+        workload: the requests.
+        step: the pass; in a prefill the cache holds the prompts, else input + output tokens.
+        deployment: how they are spread.
+        ops: operators of the pass.
+    """
+    pp = deployment.parallelism.pp
+    held = ops
+    chunked = workload.prefill_chunks or workload.decode_chunks
+    if deployment.assumptions.cache_of == "batch" and not chunked:
+        held = cache_holders(model, workload, deployment, generates=step.mode != "prefill")
+    working = activations(model, step, deployment, ops)
+    return Footprint(sum_over(ops, "stored") / pp, _idle(ops) / pp, sum_over(held, "cached") / pp, *working)
+
+
+def cache_holders(model: Model, workload: Workload, deployment: Deployment, generates: bool) -> Operators:
+    """Operators whose cache is that of the whole batch at full length, each sequence in whole blocks.
 
     Args:
         model: the model.
         workload: the requests.
         deployment: how they are spread.
-        ops: operators of the stage; their parameters, and their cache where one micro-batch is what counts.
         generates: the cache grows to input + output tokens; else it holds the prompt.
-
-    Returns:
-        Σ stored · repeats, what of it is not read, and Σ cached · repeats over the operators. Where the whole batch
-        counts, the cache is that of all its requests at full length, whatever the stage looks at.
     """
-    held = ops
-    chunked = workload.prefill_chunks or workload.decode_chunks
-    if deployment.assumptions.cache_of == "batch" and not chunked:
-        whole = Deployment(
-            deployment.parallelism.replace(micro_batches=1.0),
-            deployment.precision,
-            deployment.assumptions.replace(decode_position="last"),
-        )
-        step = decode_step(workload, whole) if generates else prefill_step(workload, whole)
-        held = forward(model, step, whole)
-    return Footprint(sum_over(ops, "stored"), _idle(ops), sum_over(held, "cached"))
+    whole = Deployment(
+        deployment.parallelism.replace(micro_batches=1.0),
+        deployment.precision,
+        deployment.assumptions.replace(decode_position="last"),
+    )
+    block = float(deployment.assumptions.cache_block)
+    prompt, output = workload.input_tokens, workload.output_tokens
+    if generates:
+        full = ceil_div(prompt + output, block) * block
+        rounded = eqx.tree_at(lambda w: w.output_tokens, workload, full - prompt)
+        return forward(model, decode_step(rounded, whole), whole)
+    rounded = eqx.tree_at(lambda w: w.input_tokens, workload, ceil_div(prompt, block) * block)
+    return forward(model, prefill_step(rounded, whole), whole)
+
+
+def activations(model: Model, step: Step, deployment: Deployment, ops: Operators) -> tuple[Number, Number]:
+    """Peak of activations, and of the buffers of collectives, on one device.
+
+    While an operator runs, its operands and its result are there, and the residual stream: rows · D elements +
+    maxₒ (inputₒ + outputₒ). Of a collective there is a buffer to send from and one to receive in: 2 · maxₒ messageₒ.
+    """
+    if deployment.assumptions.memory_of == "published":
+        return 0.0 * step.rows, 0.0 * step.rows
+    peak: Number = 0.0 * step.rows
+    message: Number = 0.0 * step.rows
+    for op in ops:
+        runs = (op.repeats > 0) & (op.input + op.output > 0)
+        off_chip = sum(getattr(op, name) for name in ("input", "output") if name[0] not in op.on_chip)
+        peak = jnp.maximum(peak, jnp.where(runs, off_chip, 0.0))
+        message = jnp.maximum(message, jnp.where(op.repeats > 0, op.message, 0.0))
+    return step.rows * model.hidden_size * deployment.precision.activations + peak, 2.0 * message
 
 
 def _idle(ops: tuple[Operator, ...]) -> Number:
