@@ -12,13 +12,14 @@ import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
 
 import genz_jax as gz
-from genz_jax.catalog.architectures import READERS
+from genz_jax.catalog.readers import READERS
 
 HEAD = """# Families that `gz.Model.from_hugging_face` reads
 
 The default config of each `model_type` in transformers {version}, counted by `gz.parameter_count` and by PyTorch on the
 meta device. Made by `python benchmarks/families.py`; `tests/test_exact_parameters.py` holds more configs of each.
-The text part of vision-language configs is read; layers for multi-token prediction are left out.
+The text part of vision-language configs is read; modules for multi-token prediction are counted apart, as
+`ParameterCount.mtp`, and are in no column here, nor in PyTorch's count.
 
 | `model_type` | parameters | PyTorch | active | attention | ssm | ffn | experts | embedding + head | norms |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|

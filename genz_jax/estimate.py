@@ -38,7 +38,7 @@ def estimate(
         workload: a `gz.Workload` or the name of one; by default one request of 1,024 + 128 tokens.
         parallelism: how the model is spread; by default on one device.
         precision: a format such as "fp8" or "int4-bf16", or a `gz.Precision`; by default bf16.
-        speculation: the draft model and its use, for the speculative stages.
+        speculation: the draft model and its use, for the speculative stages and for requests.
         stage: request, prefill, decode, chunked, memory, speculative_prefill or speculative_decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         operators: figures of every operator too.
@@ -79,6 +79,8 @@ def _refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assu
     spread, model = case.parallelism, case.model
     if case.speculation is not None:
         for at, named in ((case.model, names["model"]), (case.speculation.draft, names["draft"])):
+            if at is None:
+                continue
             deployment = Deployment(*as_arrays((spread, case.precision)), assumptions)
             if Reason(int(mapping_reason(as_arrays(at), deployment, case.workload))) is reason:
                 model, names = at, names | {"model": named}

@@ -25,7 +25,7 @@ STAGES = {
     "speculative_prefill": speculative.speculative_prefill,
     "speculative_decode": speculative.speculative_decode,
 }
-"""Functions of the stages by name; the speculative ones take a `Speculation` too."""
+"""Functions of the stages by name; the speculative ones take a `Speculation` too, and a request may."""
 
 DETAILED = ("request", "prefill", "decode", "chunked")
 """Stages that have a breakdown and operators."""
@@ -84,8 +84,12 @@ def evaluate(case: Case, question: Question) -> Result:
         if case.speculation is None:
             raise ValueError(f"stage {question.stage!r} needs speculation=gz.Speculation(draft, tokens, acceptance)")
         result = function(*arguments, case.speculation, *spread)
+    elif case.speculation is not None and question.stage == "request":
+        result = speculative.speculative_request(*arguments, case.speculation, *spread)
     elif case.speculation is not None:
-        raise ValueError(f"stage {question.stage!r} takes no speculation; use 'speculative_decode' or '…_prefill'")
+        raise ValueError(
+            f"stage {question.stage!r} takes no speculation; use 'request', 'speculative_decode' or '…_prefill'"
+        )
     else:
         details = {"details": question.operators} if question.stage in DETAILED else {}
         result = function(*arguments, *spread, **details)

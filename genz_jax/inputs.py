@@ -122,6 +122,22 @@ def read_case(
     if speculation is not None and not isinstance(speculation, Speculation):
         raise ValueError(f"speculation = {speculation!r}: must be a gz.Speculation(draft, tokens, acceptance)")
     names = {what: ", ".join(labels) or _shown(spec) for what, (spec, labels) in parts.items() if what != "parallelism"}
+    if speculation is not None and speculation.draft is None:
+        _refuse_without_module(parts["model"][0], parts["model"][1] or [names["model"] or "the model"])
     if speculation is not None:
-        names["draft"] = _shown(speculation.draft)
+        names["draft"] = "multi-token prediction" if speculation.draft is None else _shown(speculation.draft)
     return Case(**{what: spec for what, (spec, _) in parts.items()}, speculation=speculation), names
+
+
+def _refuse_without_module(model: Model, names: list[str]) -> None:
+    """Raise ValueError if a model is to draft its own tokens and has no module for it."""
+    layers = model.mtp_layers.values if isinstance(model.mtp_layers, Axis) else model.mtp_layers
+    if isinstance(layers, Tracer):
+        return
+    lacking = np.broadcast_to(np.asarray(layers) < 1, (len(names),) if len(names) > 1 else ())
+    if lacking.any():
+        named = ", ".join(np.atleast_1d(names)[np.atleast_1d(lacking)])
+        raise ValueError(
+            f"speculation.draft is None, but {named} has no module for multi-token prediction (mtp_layers = 0); give a "
+            "draft model, gz.Speculation(gz.model(…)), or set mtp_layers"
+        )

@@ -1,7 +1,6 @@
 """Parameters: how many a model has, by what they are for, in closed form."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import numpy as np
 
 from genz_jax import catalog
 from genz_jax.fields import Number
+from genz_jax.mtp import prediction_module, there
 from genz_jax.specs import (
     FFN,
     SSD,
@@ -24,22 +24,6 @@ from genz_jax.specs import (
     MoE,
     SparseAttention,
 )
-
-MIXERS = (
-    "latent_attention",
-    "compressed_attention",
-    "sparse_attention",
-    "attention",
-    "local_attention",
-    "delta_net",
-    "linear_attention",
-    "ssd",
-    "ssm",
-)
-"""Parts that mix tokens; a module for multi-token prediction has the first of them that the model has."""
-
-FEED_FORWARD = ("moe", "ffn")
-"""Feed-forward parts; a module for multi-token prediction has the first of them that the model has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +89,17 @@ def parameter_count(model: str | Model) -> ParameterCount:
     for leaf in jax.tree.leaves(spec):
         if not hasattr(leaf, "dtype"):
             raise ValueError(f"model {spec.name!r} has the axis {leaf!r}: parameter_count takes numbers and arrays")
+    counts = _parts(spec)
+    idle = counts.pop("idle")
+    total = sum(counts.values())
+    module = _parts(prediction_module(spec))
+    mtp = sum(count for name, count in module.items() if name not in ("embedding", "idle"))
+    counts |= {"total": total, "active": total - idle, "mtp": spec.mtp_layers * mtp}
+    return ParameterCount(**{name: _whole(value) for name, value in counts.items()})
+
+
+def _parts(spec: Model) -> dict[str, Number]:
+    """Parameters by what they are for, and the routed experts that a token does not take."""
     hidden = spec.hidden_size
     counts = _layers(spec)
     counts["embedding"] = spec.vocab_size * hidden
@@ -115,10 +110,7 @@ def parameter_count(model: str | Model) -> ParameterCount:
     counts["other"] = spec.other_parameters
     for part in spec.projections:
         counts["other"] = counts["other"] + part.layers * part.input_size * part.output_size
-    idle = counts.pop("idle")
-    total = sum(counts.values())
-    counts |= {"total": total, "active": total - idle, "mtp": _mtp(spec)}
-    return ParameterCount(**{name: _whole(value) for name, value in counts.items()})
+    return counts
 
 
 def _whole(count: Number) -> Number:
@@ -148,48 +140,11 @@ def _layers(model: Model) -> dict[str, Number]:
     }
 
 
-def _mtp(model: Model) -> Number:
-    """Modules for multi-token prediction: each a projection of 2D × D, three norms and one block."""
-    hidden = model.hidden_size
-    one = 2.0 * hidden * hidden + 3.0 * hidden
-    kinds = ((MIXERS, "local_attention", model.mtp_local), (FEED_FORWARD, "ffn", model.mtp_dense))
-    for names, special, asked in kinds:
-        free: Number = 1.0
-        for name, wanted in ((special, asked), *((name, 1.0) for name in names)):
-            if (part := getattr(model, name)) is not None:
-                # Of a list of models, each takes the first part that it has.
-                taken = free * _positive(part.layers) * wanted
-                counts = _layers(_only(model, name))
-                counts.pop("idle")
-                one = one + taken * sum(counts.values())
-                free = free - taken
-    return model.mtp_layers * one
-
-
-def _only(model: Model, name: str) -> Model:
-    """The model with one layer of one part, and nothing else."""
-    part = getattr(model, name)
-    changes: dict[str, Any] = {"layers": 1.0}
-    changes |= {key: 0.0 for key in ("tied_layers", "shared_kv_layers") if hasattr(part, key)}
-    index: Indexer | None = getattr(part, "indexer", None)
-    if index is not None:
-        changes["indexer"] = index.replace(layers=_positive(index.layers))
-    if isinstance(part, CompressedAttention):
-        changes |= {"sparse": None, "heavy": None}
-    empty = dict.fromkeys((*MIXERS, *FEED_FORWARD, "layer_embedding", "residual_streams"))
-    return model.replace(**{**empty, name: part.replace(**changes)})
-
-
 def _where(given: Number, otherwise: Number) -> Number:
     """`given`, or `otherwise` where it is 0."""
     if any(isinstance(x, jax.Array) for x in (given, otherwise)):
         return jnp.where(given > 0, given, otherwise)
     return np.where(given > 0, given, otherwise)
-
-
-def _positive(value: Number) -> Number:
-    """1 where the number is above 0, else 0."""
-    return _where(value, 0.0) / _where(value, 1.0)
 
 
 def _given(value: Number | None) -> Number:
@@ -275,7 +230,7 @@ def _delta_net(part: DeltaNet | None, hidden: Number) -> Number:
     keys, values = part.key_heads * part.key_head_dim, part.value_heads * part.value_head_dim
     low, gate = _given(part.decay_rank), _given(part.gate_rank)
     # A decay per head, or through a latent one per channel of the keys; a step size bias for each.
-    decay = _where(low * (hidden + keys), hidden * part.value_heads) + _where(_positive(low) * keys, part.value_heads)
+    decay = _where(low * (hidden + keys), hidden * part.value_heads) + _where(there(low) * keys, part.value_heads)
     gates = _where(gate * (hidden + values), hidden * values)
     one = hidden * (2.0 * keys + values + part.value_heads) + decay + gates + part.value_heads
     return part.layers * (one + (2.0 * keys + values) * part.d_conv + values * hidden)

@@ -217,6 +217,8 @@ class SpeculativeResult(Result):
     full_time: Number = figure(units.SECOND, "time of the full model")
     weights: Number = figure(units.BYTE, "weights per device, both models")
     kv_cache: Number = figure(units.BYTE, "KV cache and state per device, both models")
+    activations: Number = figure(units.BYTE, "peak of activations per device")
+    buffers: Number = figure(units.BYTE, "buffers of collectives per device")
     memory: Number = figure(units.BYTE, "memory that is needed per device")
     energy: Number = figure(units.JOULE, "energy of a step of the whole batch on all devices")
     bound_code: Number = code(Bound, "resource that takes the largest share of the latency")

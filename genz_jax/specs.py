@@ -411,8 +411,11 @@ def _formats_text(given: dict[str, Any]) -> str:
 
 
 class Speculation(Spec):
-    """Speculative decoding: a draft model proposes tokens that the full model verifies in one pass."""
+    """Speculative decoding: a draft model proposes tokens that the full model verifies in one pass.
 
-    draft: Model
+    Without a draft model, the model's own module for multi-token prediction proposes them.
+    """
+
+    draft: Model | None = None
     tokens: Number = number(units.TOKEN, "draft tokens per step", 4, rule=WHOLE)
     acceptance: Number = number(units.ONE, "probability that a draft token is accepted", 0.8, rule=SHARE)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions, default as default_assumptions
 from genz_jax.fields import Number
-from genz_jax.machine.memory import capacity_check
-from genz_jax.machine.roofline import Speeds
-from genz_jax.results import SpeculativeDecodeResult, SpeculativePrefillResult
+from genz_jax.machine.memory import capacity_check, usable_memory
+from genz_jax.machine.roofline import Speeds, native_format
+from genz_jax.mtp import prediction_module
+from genz_jax.results import RequestResult, SpeculativeDecodeResult, SpeculativePrefillResult
 from genz_jax.specs import Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stages import (
     as_arrays,
@@ -22,9 +23,10 @@ from genz_jax.stages import (
     reason_code,
     replica_devices,
     run,
+    served,
     steady_time,
 )
-from genz_jax.work.footprint import footprint
+from genz_jax.work.footprint import Footprint, activations, footprint
 from genz_jax.work.mapping import Reason, mapping_reason
 from genz_jax.work.operators import Operator
 from genz_jax.work.stages import decode_step, forward, prefill_step, replica_batch, verify_step
@@ -32,12 +34,23 @@ from genz_jax.work.step import Deployment, Step
 
 
 class Turn(eqx.Module):
-    """One model's part of a step: its pass, how often it runs, and the operators whose data it holds."""
+    """One model's part of a step.
+
+    Attributes:
+        model: the model.
+        step: its pass.
+        count: times that it runs.
+        holders: the operators whose data it holds; by default those of the pass.
+        shares_embedding: embedding and head are the other model's.
+        copies: models of that kind that are held.
+    """
 
     model: Model
     step: Step
     count: Number = 1.0
     holders: tuple[Operator, ...] | None = None
+    shares_embedding: bool = eqx.field(static=True, default=False)
+    copies: Number = 1.0
 
 
 def expected_tokens(tokens: Number, acceptance: Number, bonus: bool = False) -> Number:
@@ -85,14 +98,44 @@ def speculative_decode(
     speculation = as_arrays(speculation)
     tokens = expected_tokens(speculation.tokens, speculation.acceptance, assumptions.bonus_token)
     full_held = forward(model, decode_step(workload, deployment), deployment)
+    draft, shares, copies = drafting(model, speculation)
     return take_turns(
         SpeculativeDecodeResult,
         Turn(model, verify_step(workload, speculation.tokens, deployment), 1.0, full_held),
-        Turn(speculation.draft, decode_step(workload, deployment), speculation.tokens),
+        Turn(draft, decode_step(workload, deployment), speculation.tokens, None, shares, copies),
         platform,
         workload,
         deployment,
         tokens,
+    )
+
+
+def speculative_request(
+    model: Model,
+    platform: Platform,
+    workload: Workload,
+    speculation: Speculation,
+    parallelism: Parallelism | None = None,
+    precision: Precision | None = None,
+    assumptions: Assumptions = default_assumptions,
+) -> RequestResult:
+    """Figures of serving a batch of requests whose decoding is speculative.
+
+    TTFT is the time of the prefill of both models. A step gives t tokens in the mean, so that TPOT = step time/t, and
+    the end-to-end latency is TTFT + n·TPOT as in `stages.request`. Arguments as for `speculative_decode`.
+    """
+    options = (model, platform, workload, speculation, parallelism, precision, assumptions)
+    first, rest = speculative_prefill(*options), speculative_decode(*options)
+    _, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions)
+    return served(
+        first,
+        rest,
+        rest.batch_time / rest.tokens_per_step,
+        rest.energy / rest.tokens_per_step,
+        native_format(platform, deployment.precision.compute)[0],
+        platform,
+        workload,
+        deployment,
     )
 
 
@@ -112,15 +155,37 @@ def speculative_prefill(
     model, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions)
     speculation = as_arrays(speculation)
     step = prefill_step(workload, deployment)
+    draft, shares, copies = drafting(model, speculation)
     return take_turns(
         SpeculativePrefillResult,
         Turn(model, step),
-        Turn(speculation.draft, step),
+        Turn(draft, step, 1.0, None, shares, copies),
         platform,
         workload,
         deployment,
         1.0,
     )
+
+
+def drafting(model: Model, speculation: Speculation) -> tuple[Model, bool, Number]:
+    """The draft model, whether it shares the full model's embedding, and how many of its kind are held."""
+    if speculation.draft is not None:
+        return speculation.draft, False, 1.0
+    return as_arrays(prediction_module(model)), True, model.mtp_layers
+
+
+def _held(turn: Turn, workload: Workload, deployment: Deployment, ops: tuple[Operator, ...]) -> Footprint:
+    """What one of the models holds; working memory is that of its pass."""
+    holders = ops if turn.holders is None else turn.holders
+    if turn.shares_embedding:
+        holders = tuple(
+            eqx.tree_at(lambda o: o.stored, op, 0.0 * op.stored) if op.name in ("embedding", "head") else op
+            for op in holders
+        )
+    held = footprint(turn.model, workload, turn.step, deployment, holders)
+    working = activations(turn.model, turn.step, deployment, ops)
+    copied = (held.weights * turn.copies, held.kv_cache * turn.copies, *working)
+    return eqx.tree_at(lambda f: (f.weights, f.kv_cache, f.activations, f.buffers), held, copied)
 
 
 SpeculativeT = TypeVar("SpeculativeT", SpeculativeDecodeResult, SpeculativePrefillResult)
@@ -142,14 +207,15 @@ def take_turns(
     for turn in (full, draft):
         work, ops = forward_pass(turn.model, turn.step, deployment)
         passes.append((work, turn.count))
-        holders = ops if turn.holders is None else turn.holders
-        held.append(footprint(turn.model, workload, deployment, holders, turn.step.mode != "prefill"))
+        held.append(_held(turn, workload, deployment, ops))
         one = mapping_reason(turn.model, deployment, workload)
         mapping = jnp.where(mapping > 0, mapping, one)
     held, mapping = computed_once((held, mapping))
     both = jax.tree.map(jnp.add, *held)
-    weights, kv_cache = both.weights / parallelism.pp, both.kv_cache / parallelism.pp
-    need, limit = weights + kv_cache, platform.mem_capacity
+    # The two take turns, so that the larger working memory is enough.
+    working = tuple(jnp.maximum(getattr(held[0], name), getattr(held[1], name)) for name in ("activations", "buffers"))
+    both = eqx.tree_at(lambda f: (f.activations, f.buffers), both, working)
+    need, limit = both.total, usable_memory(platform, assumptions)
     if assumptions.pipeline == "published":
         # The published speculative stages pool the memory of all pipeline stages.
         need, limit = need * parallelism.pp, limit * parallelism.pp
@@ -177,9 +243,11 @@ def take_turns(
         tokens_per_step=jnp.asarray(tokens),
         draft_time=known(parts[1].latency),
         full_time=known(parts[0].latency),
-        weights=weights,
-        kv_cache=kv_cache,
-        memory=weights + kv_cache,
+        weights=both.weights,
+        kv_cache=both.kv_cache,
+        activations=both.activations,
+        buffers=both.buffers,
+        memory=both.total,
         energy=known(batch_energy(totals, platform, workload, deployment)),
         bound_code=totals.bound_code,
         offloads=offloads,

@@ -23,6 +23,7 @@ from genz_jax.results import (
     OperatorResult,
     PrefillResult,
     RequestResult,
+    SpeculativeResult,
     StageResult,
 )
 from genz_jax.specs import Model, Parallelism, Platform, Precision, Workload
@@ -421,41 +422,68 @@ def request(
     Throughput is batch · output tokens / latency. Arguments as for `prefill`.
     """
     model, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions)
-    devices = device_count(deployment)
     options = (model, platform, workload, deployment.parallelism, deployment.precision, assumptions, details)
     first, rest = prefill(*options), decode(*options)
+    result = served(first, rest, rest.batch_time, rest.energy, rest.compute_format_code, platform, workload, deployment)
+    return eqx.tree_at(lambda r: (r.prefill, r.decode), result, (first, rest), is_leaf=lambda leaf: leaf is None)
+
+
+def served(
+    first: StageResult | SpeculativeResult,
+    rest: StageResult | SpeculativeResult,
+    tpot: Number,
+    energy_per_token: Number,
+    compute_format: Number,
+    platform: Platform,
+    workload: Workload,
+    deployment: Deployment,
+) -> RequestResult:
+    """Figures of a batch of requests from those of its two stages.
+
+    Args:
+        first: the prefill.
+        rest: a step of decoding.
+        tpot: time per output token.
+        energy_per_token: energy of one output token of every request.
+        compute_format: code of the number format of linear layers.
+        platform: the device and its network.
+        workload: the requests.
+        deployment: spread, formats and physics.
+    """
+    assumptions, devices = deployment.assumptions, device_count(deployment)
     steps = workload.output_tokens
     if assumptions.first_token_from_prefill:
         steps = jnp.maximum(steps - 1.0, 0.0)
-    latency = first.batch_time + steps * rest.batch_time
+    latency = first.batch_time + steps * tpot
     tokens = workload.batch * workload.output_tokens
     throughput = tokens / latency
-    spent = first.energy + steps * rest.energy
+    spent = first.energy + steps * energy_per_token
+    activations = jnp.maximum(first.activations, rest.activations)
+    buffers = jnp.maximum(first.buffers, rest.buffers)
     memory = jnp.maximum(first.memory, rest.memory)
     reason = jnp.where(first.reason_code > 0, first.reason_code, rest.reason_code)
     if assumptions.memory_of == "engine":
         # Memory for the larger pass is set aside for good, beside the cache at full length.
-        working = jnp.maximum(first.activations, rest.activations) + jnp.maximum(first.buffers, rest.buffers)
-        memory = rest.weights + rest.kv_cache + working
+        memory = rest.weights + rest.kv_cache + activations + buffers
         fits, _, _ = capacity_check(memory, usable_memory(platform, assumptions), platform)
         reason = jnp.where((reason == 0) & jnp.logical_not(fits), jnp.int8(Reason.does_not_fit), reason)
     feasible = reason == Reason.feasible.value
-    decode_weighs_more = steps * rest.batch_time > first.batch_time
+    decode_weighs_more = steps * tpot > first.batch_time
 
     def known(value: Number) -> jax.Array:
         return jnp.where(feasible, value, jnp.nan)
 
     return RequestResult(
         ttft=known(first.batch_time),
-        tpot=known(rest.batch_time),
+        tpot=known(tpot),
         latency=known(latency),
         throughput=known(throughput),
         throughput_per_device=known(throughput / devices),
-        interactivity=known(1.0 / rest.batch_time),
+        interactivity=known(1.0 / tpot),
         weights=rest.weights,
         kv_cache=rest.kv_cache,
-        activations=jnp.maximum(first.activations, rest.activations),
-        buffers=jnp.maximum(first.buffers, rest.buffers),
+        activations=activations,
+        buffers=buffers,
         memory=memory,
         devices=devices,
         energy=known(spent),
@@ -463,9 +491,7 @@ def request(
         bound_code=jnp.where(decode_weighs_more, rest.bound_code, first.bound_code),
         prefill_bound_code=first.bound_code,
         decode_bound_code=rest.bound_code,
-        compute_format_code=rest.compute_format_code,
+        compute_format_code=compute_format,
         feasible=feasible,
         reason_code=reason,
-        prefill=first,
-        decode=rest,
     )

@@ -6,6 +6,7 @@ import pytest
 
 import genz_jax as gz
 from genz_jax import catalog, units
+from genz_jax.mtp import MIXERS
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "genz" / "models.json").read_text(encoding="utf-8"))
 KINDS: dict[str, tuple[Callable, Callable]] = {
@@ -136,7 +137,7 @@ def test_layers_add_up(name):
     model = gz.model(name)
     blocks = float(model.layers)
     layers = {part: float(getattr(model, part).layers) for part in catalog._PARTS if getattr(model, part) is not None}
-    mixers = sum(n for part, n in layers.items() if part not in ("ffn", "moe"))
+    mixers = sum(n for part, n in layers.items() if part in MIXERS)
     feeds = sum(n for part, n in layers.items() if part in ("ffn", "moe"))
     assert all(n >= 1 for n in layers.values())
     assert mixers >= 1
@@ -146,6 +147,12 @@ def test_layers_add_up(name):
     elif name == "gemma-4-26b-a4b":
         # Dense layers and experts side by side in every block.
         assert (mixers, feeds) == (blocks, 2 * blocks)
+    elif name == "llama-3.3-nemotron-super-49b":
+        # 31 of its 80 blocks have no attention.
+        assert (mixers, feeds) == (49, blocks)
+    elif name == "zamba2-7b":
+        # A shared transformer block before 13 of the Mamba-2 layers.
+        assert (mixers, feeds) == (blocks + 13, 13)
     else:
         assert mixers == blocks
         assert feeds in (0, blocks)

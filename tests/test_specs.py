@@ -25,19 +25,16 @@ FIELDS = [
     if "units" in field.metadata
 ]
 LLAMA, H100 = gz.model("llama-3.1-8b"), gz.platform("H100-SXM")
-MLA, DSA = gz.model("deepseek-v3").latent_attention, gz.model("deepseek-v3.2").latent_attention
-assert MLA is not None
-assert DSA is not None
 EXAMPLES = {
     **{type(spec).__name__: spec for spec in (LLAMA, H100, LLAMA.attention, LLAMA.ffn, H100.rates, H100.network[0])},
     "LocalAttention": gz.model("gemma-3-27b").local_attention,
-    "LatentAttention": MLA.replace(output_gate=128),
+    "LatentAttention": gz.LatentAttention(61, 128, 1536, 512, 128, 64, 128, output_gate=128),
     "MoE": gz.model("mixtral-8x7b").moe,
     "SSM": gz.model("falcon-mamba-7b").ssm,
     "SSD": gz.model("mamba2-2.7b").ssd,
     "DeltaNet": gz.DeltaNet(36, 16, 32, 128, 128, 4, decay_rank=64, gate_rank=64),
     "LinearAttention": gz.LinearAttention(8, 16, 64),
-    "Indexer": DSA.indexer,
+    "Indexer": gz.Indexer(61, 64, 128, 2048),
     "SparseAttention": gz.SparseAttention(4, 32, 8, 128, indexer=gz.Indexer(4, 4, 128, 2048)),
     "CompressedAttention": gz.CompressedAttention(4, 64, 512, 1024, 128, 8, 1024),
     "Compressor": gz.Compressor(2, 128),

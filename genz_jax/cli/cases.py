@@ -135,10 +135,13 @@ def _read_chunks(prefill: Sequence[str], decode: Sequence[str]) -> dict[str, Any
 
 def _read_speculation(options: Mapping[str, Any]) -> Speculation | None:
     if options["draft"] is not None:
-        return Speculation(catalog.model(options["draft"]))
+        own = options["draft"].strip().lower() == "mtp"
+        return Speculation(None if own else catalog.model(options["draft"]))
     for option in ("draft_tokens", "acceptance"):
         if options[option] is not None:
-            raise ValueError(f"--{option.replace('_', '-')} = {options[option]}: needs the draft model, --draft MODEL")
+            raise ValueError(
+                f"--{option.replace('_', '-')} = {options[option]}: needs the draft model, --draft MODEL or --draft mtp"
+            )
     return None
 
 

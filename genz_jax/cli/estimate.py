@@ -22,6 +22,9 @@ Examples:
       --prefill 0:512 --decode 32:1024
   genz-jax estimate -m llama-3.1-70b -p H100-SXM --tp 4 --json \\
       --draft llama-3.2-1b --draft-tokens 5 --acceptance 0.7
+  genz-jax estimate -m deepseek-v3 -p B200 --tp 8 --precision fp8 \
+      --stage request --draft mtp --draft-tokens 1 --acceptance 0.85
+  genz-jax estimate -m llama-3.1-70b -p H100-SXM --tp 8 --stage memory
 """
 SIZES = ("tp", "ep", "cp", "pp", "dp")
 
@@ -145,7 +148,8 @@ def _headline(asked: "Asked") -> str:
         parts.append(f"{float(load.input_tokens):,.0f} + {float(load.output_tokens):,.0f} tokens")
     if case.speculation is not None:
         speculation = case.speculation
-        parts.append(f"draft {speculation.draft.name}, {float(speculation.tokens):g} tokens")
+        drafts = "multi-token prediction" if speculation.draft is None else speculation.draft.name
+        parts.append(f"draft {drafts}, {float(speculation.tokens):g} tokens")
     parts += [f"assumptions {asked.assumptions}"] if asked.assumptions != "default" else []
     return f"{asked.stage}: {'; '.join(parts)}"
 

@@ -139,7 +139,11 @@ DecodeChunks = Annotated[
 ]
 Draft = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="Draft model of the speculative stages.", autocompletion=_models),
+    typer.Option(
+        metavar="MODEL",
+        help="Draft model of speculative decoding, or mtp for the model's own multi-token prediction.",
+        autocompletion=_models,
+    ),
 ]
 DraftTokens = Annotated[str | None, typer.Option(metavar="N", help="Draft tokens per step [default: 4].")]
 Acceptance = Annotated[

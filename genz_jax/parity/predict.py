@@ -94,6 +94,7 @@ def _verified_by(case: Case, verifier: Model) -> Result:
     )
     verifier, speculation = as_arrays((verifier, case.speculation))
     assert speculation is not None
+    assert speculation.draft is not None
     decoding = decode_step(workload, deployment)
     return take_turns(
         SpeculativeDecodeResult,
