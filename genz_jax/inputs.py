@@ -11,7 +11,7 @@ from genz_jax import catalog
 from genz_jax.axes import Axis
 from genz_jax.evaluate import Case
 from genz_jax.fields import Spec
-from genz_jax.specs import Model, Parallelism, Platform, Precision, Speculation, Workload
+from genz_jax.specs import TENSORS, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stack import stack
 
 ModelLike = str | Model | Sequence[str | Model] | Mapping[str, str | Model] | np.ndarray
@@ -22,15 +22,24 @@ PrecisionLike = str | Precision | Sequence[str | Precision] | Mapping[str, str |
 
 
 def precision(text: str) -> Precision:
-    """A precision from text: one format, or weights-activations-cache, for example "fp8" or "int4-bf16-fp8".
+    """A precision from text: weights-activations-cache, and other tensors by name.
+
+    "fp8" is one format for all, "int4-bf16-fp8" has three; "fp8/embedding=bf16/experts=nvfp4" names others. A single
+    format may be any that `formats.read_format` knows, such as int4:128x16.
 
     Raises:
-        ValueError: an unknown format, or more than three.
+        ValueError: an unknown format or tensor, or more than three formats.
     """
-    weights, *rest = text.strip().split("-")
-    if len(rest) > 2:
-        raise ValueError(f"precision = {text!r}: must be one to three formats, weights-activations-cache")
-    return Precision(weights, *rest[:1], kv_cache=rest[1] if len(rest) == 2 else None)
+    formats, *named = text.strip().split("/")
+    weights, *rest = formats.split("-")
+    others = dict(part.strip().split("=", 1) for part in named if "=" in part)
+    if len(rest) > 2 or len(others) < len(named) or set(others) - set(TENSORS[3:]):
+        raise ValueError(
+            f"precision = {text!r}: must be one to three formats, weights-activations-cache, and others by name, "
+            f"as in fp8/embedding=bf16; names are {', '.join(TENSORS[3:])}"
+        )
+    cache = rest[1] if len(rest) == 2 else None
+    return Precision(weights, *rest[:1], kv_cache=cache, **others)
 
 
 def _no_parallelism(text: str) -> Parallelism:

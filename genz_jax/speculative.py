@@ -178,10 +178,9 @@ def _held(turn: Turn, workload: Workload, deployment: Deployment, ops: tuple[Ope
     """What one of the models holds; working memory is that of its pass."""
     holders = ops if turn.holders is None else turn.holders
     if turn.shares_embedding:
-        holders = tuple(
-            eqx.tree_at(lambda o: o.stored, op, 0.0 * op.stored) if op.name in ("embedding", "head") else op
-            for op in holders
-        )
+        norms = turn.model.final_norms * turn.model.hidden_size * deployment.precision.embedding
+        own = {"embedding": 0.0 * norms, "head": norms}
+        holders = tuple(eqx.tree_at(lambda o: o.stored, op, own[op.name]) if op.name in own else op for op in holders)
     held = footprint(turn.model, workload, turn.step, deployment, holders)
     working = activations(turn.model, turn.step, deployment, ops)
     copied = (held.weights * turn.copies, held.kv_cache * turn.copies, *working)

@@ -64,6 +64,7 @@ def forward_pass(model: Model, step: Step, deployment: Deployment) -> tuple[Pass
             op.kind,
             op.component,
             op.on_chip,
+            op.operand,
             repeats=op.repeats,
             message=op.message,
             ranks=op.ranks,

@@ -70,6 +70,7 @@ ERRORS = {
             Reason.network_too_small,
             Reason.kv_heads_not_divisible,
             Reason.top_k_beyond_experts,
+            Reason.cached_beyond_prompt,
             Reason.dp_beyond_batch,
             Reason.cp_beyond_tokens,
         ),

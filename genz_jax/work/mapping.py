@@ -24,6 +24,7 @@ class Reason(enum.IntEnum):
     top_k_beyond_experts = 8
     dp_beyond_batch = 9
     cp_beyond_tokens = 10
+    cached_beyond_prompt = 11
 
 
 REASONS = {
@@ -38,6 +39,7 @@ REASONS = {
     Reason.top_k_beyond_experts: "a token takes more experts than there are",
     Reason.dp_beyond_batch: "more data parallel replicas than requests",
     Reason.cp_beyond_tokens: "more context parallel ranks than prompt tokens",
+    Reason.cached_beyond_prompt: "all of the prompt is cached; prefill runs at least its last token",
 }
 
 
@@ -62,7 +64,8 @@ def mapping_reason(model: Model, deployment: Deployment, workload: Workload | No
     the heads or channels of state space layers; experts must divide over ep; pp is at most the number of layers. The
     model itself is at fault where its key-value heads do not divide its query heads, or top_k exceeds the experts.
     Every data parallel replica needs a request and every context parallel rank a token of the prompt; iterations of
-    chunked prefill are free of these two rules, since each replica runs one.
+    chunked prefill are free of these two rules, since each replica runs one. Of a cached prompt at least the last
+    token is left to run.
     """
     ranks, parallelism = deployment.ranks, deployment.parallelism
     even = deployment.assumptions.even_sharding
@@ -95,9 +98,12 @@ def mapping_reason(model: Model, deployment: Deployment, workload: Workload | No
     greedy = False if moe is None else (moe.top_k > moe.experts) & (moe.layers > 0)
     idle: Number = False
     short: Number = False
+    cached: Number = False
     if workload is not None and not (workload.prefill_chunks or workload.decode_chunks):
         idle = parallelism.dp > workload.batch
         short = deployment.cp > workload.input_tokens
+        if workload.cached_tokens is not None:
+            cached = workload.cached_tokens >= workload.input_tokens
     return first_reason(
         (groups, Reason.kv_heads_not_divisible),
         (greedy, Reason.top_k_beyond_experts),
@@ -107,4 +113,5 @@ def mapping_reason(model: Model, deployment: Deployment, workload: Workload | No
         (deep, Reason.pp_beyond_layers),
         (idle, Reason.dp_beyond_batch),
         (short, Reason.cp_beyond_tokens),
+        (cached, Reason.cached_beyond_prompt),
     )

@@ -539,7 +539,7 @@ def selective_scan(
         channels: inner channels on this device.
         d_state: state elements per channel.
         operands: elements read per token: x, z, B, C and the step sizes.
-        steps: 1 to read an earlier state (decode), 0 to start from none (prefill).
+        steps: share of the sequences that read an earlier state: 1 in decode, 0 in a prefill that starts from none.
         precision: bytes per element.
         flops_per_state: FLOPs of a state element and token.
     """

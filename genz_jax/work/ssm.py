@@ -165,7 +165,7 @@ def _scan(
         channels=channels,
         d_state=d_state,
         operands=operands,
-        steps=0.0 if step.mode == "prefill" else 1.0,
+        steps=step.resumed,
         flops_per_state=flops_per_state,
         precision=deployment.precision,
     )

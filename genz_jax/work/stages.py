@@ -68,15 +68,15 @@ def prefill_step(workload: Workload, deployment: Deployment) -> Step:
     batch, tokens, parts = micro_batch(workload, deployment), workload.input_tokens, deployment.cp
     cached, hits = workload.cached_tokens, workload.cache_hit_rate
     segments = (Segment("", True, batch, tokens, tokens, prompt=True, parts=parts),)
-    new = tokens
+    new, resumed = tokens, 0.0
     if cached is not None:
         segments = (
             Segment("", True, batch * (1.0 - hits), tokens, tokens, prompt=True, parts=parts),
             Segment("hit_", True, batch * hits, tokens - cached, tokens, prompt=True, parts=parts),
         )
-        new = tokens - hits * cached
+        new, resumed = tokens - hits * cached, hits
     new = new / parts
-    return Step("prefill", batch, new, embedded=new, sampled=1.0, states=batch, segments=segments)
+    return Step("prefill", batch, new, embedded=new, sampled=1.0, states=batch, segments=segments, resumed=resumed)
 
 
 def decode_step(workload: Workload, deployment: Deployment) -> Step:

@@ -129,6 +129,7 @@ class Step(eqx.Module):
         embedded: tokens of each that come as token ids.
         sampled: tokens of each that are sampled from.
         states: sequences with a recurrent state, all together.
+        resumed: share of these that go on from an earlier state.
         segments: what attention does.
         positions: first and last number of generated tokens of the decode positions that it is the mean of; None for
             a pass at one position.
@@ -142,6 +143,7 @@ class Step(eqx.Module):
     states: Number
     segments: tuple[Segment, ...]
     positions: tuple[Number, Number] | None = None
+    resumed: Number = 1.0
 
     @property
     def rows(self) -> Number:
