@@ -118,8 +118,10 @@ def latent_attention_layer(
     else:
         ops += [gemm(f"{name}.kv_up_proj", "attention_projections", n=heads * (nope + value), k=latent, **linear)]
     if part.output_gate is not None:
-        columns = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
-        ops += [gemm(f"{name}.output_gate", "attention_projections", n=columns, k=hidden, **linear)]
+        gate = gemm(
+            f"{name}.output_gate", "attention_projections", n=shard(part.output_gate, ranks), k=hidden, **linear
+        )
+        ops += [gate.times(jnp.where(part.output_gate > 0, 1.0, 0.0))]
     index = part.indexer if assumptions.sparse_attention else None
     if index is not None:
         ops += indexer(name, index, part.layers, hidden, query_in, step, deployment)
