@@ -1,11 +1,14 @@
 """Architecture: a language model as counts of layers of each kind. An absent part is None and costs nothing."""
 
 import os
+from typing import Any, TypeVar
 
 import equinox as eqx
 
 from genz_jax import units
 from genz_jax.fields import COUNT, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, number
+
+AttentionT = TypeVar("AttentionT", bound="Attention")
 
 # ------------------------------------------------------------------------------------------------------ attention
 
@@ -37,6 +40,9 @@ class Attention(Spec):
         units.ONE, "layers that read the keys and values of another", 0, rule=COUNT, keyword=True
     )
 
+    def absent(self: AttentionT, **changes: Any) -> AttentionT:
+        return super().absent(tied_layers=0, shared_kv_layers=0, **changes)
+
 
 class LocalAttention(Attention):
     """Attention layers that see a sliding window, or the chunk of that length that they are in."""
@@ -57,8 +63,8 @@ class Indexer(Spec):
     block_size: Number = number(units.TOKEN, "neighbours that are selected together", 1, rule=WHOLE, keyword=True)
     head_weights: Number = number(units.ONE, "1 with a projected weight per head, else 0", 1, rule=SHARE, keyword=True)
 
-    def absent(self) -> "Indexer":
-        return self.replace(layers=0, top_k=0)
+    def absent(self, **changes: Any) -> "Indexer":
+        return super().absent(top_k=0, **changes)
 
 
 class SparseAttention(Attention):
@@ -192,6 +198,9 @@ class FFN(Spec):
     biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
     tied_layers: Number = number(units.ONE, "layers that share the weights of another", 0, rule=COUNT, keyword=True)
 
+    def absent(self, **changes: Any) -> "FFN":
+        return super().absent(tied_layers=0, **changes)
+
 
 class LatentExperts(Spec):
     """Projections around routed experts that work in a narrower width than the model's."""
@@ -199,8 +208,8 @@ class LatentExperts(Spec):
     size: Number = number(units.ONE, "width that the routed experts work in", rule=COUNT)
     norm: Number = number(units.ONE, "1 with a norm of their sum, else 0", 0, rule=SHARE, keyword=True)
 
-    def absent(self) -> "LatentExperts":
-        return self.replace(size=0)
+    def absent(self, **changes: Any) -> "LatentExperts":
+        return self.replace(size=0, **changes)
 
 
 class MoE(Spec):

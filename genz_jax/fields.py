@@ -169,9 +169,15 @@ class Spec(eqx.Module):
         values = {field.name: direct.get(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)}
         return type(self)(**values)
 
-    def absent(self: SpecT) -> SpecT:
-        """A part with this structure that changes no figure, in the place of one that a model lacks."""
-        return self.replace(layers=0)
+    def absent(self: SpecT, **changes: Any) -> SpecT:
+        """A part with this structure that changes no figure, in the place of one that a model lacks.
+
+        Args:
+            **changes: values by field name, beside no layers and absent parts.
+        """
+        inner = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        parts = {name: part.absent() for name, part in inner.items() if isinstance(part, Spec)}
+        return self.replace(**{"layers": 0, **parts, **changes})
 
     def _replace_part(self, head: str, part: Any, inner: dict[str, Any]) -> Any:
         if isinstance(part, tuple):

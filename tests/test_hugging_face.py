@@ -69,6 +69,97 @@ def test_bad_values(tmp_path, changes, words):
         gz.Model.from_hugging_face(write(tmp_path, {**LLAMA, **changes}))
 
 
+SMALL = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 8, "vocab_size": 100, "head_dim": 12}
+SMALL |= {"num_key_value_heads": 4, "intermediate_size": 160, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+BLOCK = {"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": 2.0}}
+V4 = {
+    **SMALL,
+    "model_type": "deepseek_v4",
+    "num_key_value_heads": 1,
+    "q_lora_rank": 24,
+    "sliding_window": 8,
+    "o_groups": 2,
+    "o_lora_rank": 10,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "hc_mult": 4,
+    "compress_ratios": [0, 0],
+}
+NAS = {**SMALL, "model_type": "nemotron-nas", "block_configs": [BLOCK, BLOCK]}
+M3 = {
+    **SMALL,
+    "model_type": "minimax_m3",
+    "num_local_experts": 4,
+    "dense_intermediate_size": 100,
+    "shared_intermediate_size": 40,
+    "moe_layer_freq": [0, 1],
+}
+STEP = {**SMALL, "model_type": "step3p7", "num_experts": 4, "share_expert_dim": 40, "first_k_dense_replace": 1}
+TEXT_01 = {**SMALL, "model_type": "minimax_text_01", "num_local_experts": 4, "attn_type_list": [0, 1]}
+KIMI = {
+    **SMALL,
+    "model_type": "kimi_linear",
+    "linear_attn_config": {
+        "kda_layers": [1],
+        "full_attn_layers": [2],
+        "num_heads": 4,
+        "head_dim": 12,
+        "short_conv_kernel_size": 4,
+    },
+    "kv_lora_rank": 20,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "num_experts": 4,
+}
+
+
+@pytest.mark.parametrize("values", [V4, NAS, M3, STEP, TEXT_01, KIMI], ids=lambda values: values["model_type"])
+def test_small_configs_are_read(tmp_path, values):
+    assert float(gz.parameter_count(gz.Model.from_hugging_face(write(tmp_path, values))).total) > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "words"),
+    [
+        (V4, {"compress_ratios": [0, 64]}, r"compress_ratios \[64\] other than 0, 4, 128"),
+        (V4, {"compress_ratios": [[4], "4"]}, "compress_ratios"),
+        (V4, {"compress_ratios": [4]}, "no compress_ratios of 2 layers"),
+        (V4, {"num_key_value_heads": 2}, "more than one key-value head"),
+        (V4, {"compress_ratios": [4, 0]}, "no 'index_n_heads'"),
+        (NAS, {"block_configs": [BLOCK]}, "no block_configs of 2 blocks"),
+        (NAS, {"block_configs": [BLOCK, 3]}, r"block_configs\[1\] = 3: must be a JSON object"),
+        (NAS, {"block_configs": [BLOCK, {"attention": {"replace_with_linear": True}, "ffn": {}}]}, "one matrix"),
+        (NAS, {"block_configs": [BLOCK, {**BLOCK, "ffn": {"ffn_mult": "2"}}]}, "ffn_mult = '2'"),
+        (NAS, {"block_configs": [BLOCK, {**BLOCK, "attention": {"n_heads_in_group": 4}}]}, "n_heads_in_group"),
+        (M3, {"attention_output_gate": True}, "attention_output_gate"),
+        (M3, {"moe_layer_freq": [1]}, "moe_layer_freq is no list of 2 marks"),
+        (M3, {"sparse_attention_config": {"sparse_attention_freq": [1]}}, "sparse_attention_config of 2 layers"),
+        (STEP, {"moe_layers_enum": "1,x"}, "moe_layers_enum = '1,x': must list"),
+        (STEP, {"attention_other_setting": 96}, "attention_other_setting = 96: must be a JSON object"),
+        (STEP, {"attention_bias": True}, "cannot be imported exactly: biases"),
+        (TEXT_01, {"attn_type_list": [1]}, "no attn_type_list of 2 layers"),
+        (TEXT_01, {"shared_intermediate_size": 40}, "a shared expert"),
+        (KIMI, {"linear_attn_config": {"kda_layers": [1], "full_attn_layers": [1]}}, "layers of no kind or of two"),
+    ],
+)
+def test_what_is_not_expressed_is_refused(tmp_path, values, changes, words):
+    with pytest.raises(ValueError, match=words):
+        gz.Model.from_hugging_face(write(tmp_path, {**values, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("told", "modules"),
+    [({"num_nextn_predict_layers": 3}, 3), ({"num_mtp_modules": 2}, 2), ({"use_mtp": False, "num_mtp_modules": 2}, 0)],
+)
+def test_modules_for_multi_token_prediction(tmp_path, told, modules):
+    model = gz.Model.from_hugging_face(write(tmp_path, {**LLAMA, **told}))
+    block = 4096 * (2 * 4096 + 2 * 1024) + 3 * 4096 * 14336 + 2 * 4096
+    assert float(model.mtp_layers) == modules
+    assert float(gz.parameter_count(model).mtp) == modules * (2 * 4096**2 + 3 * 4096 + block)
+    assert float(gz.parameter_count(model).total) == 8_030_261_248
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("[1, 2]", "a JSON list, must be an object"), ("", "no JSON"), ("{", "no JSON"), ("[" * 100_000, "no JSON")],

@@ -30,6 +30,18 @@ class Config:
             raise ValueError(f"{self.where}: {keys[0]} = {value!r}: must be a whole number of {least} or more")
         return int(value)
 
+    def sizes(self, key: str, count: int) -> list[int]:
+        """`count` whole numbers of at least 1: a list of them under the key, or one for all.
+
+        Raises:
+            ValueError: no such numbers, or not as many.
+        """
+        given = self.get(key)
+        if not isinstance(given, list):
+            return [self.size(key)] * count
+        self.refuse(len(given) != count, f"{key} has {len(given)} sizes for {count} layers")
+        return [Config(self.where, {key: value}).size(key) for value in given]
+
     def flag(self, key: str, default: bool = False) -> bool:
         """A true or false.
 

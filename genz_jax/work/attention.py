@@ -94,8 +94,9 @@ def latent_attention_layer(
     ]
     ops += rotate_and_cache(name, step, heads * rope, rope, latent + rope, deployment)
     if part.output_gate is not None:
-        columns = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
-        ops += [gemm(f"{name}.output_gate", "attention_projections", n=columns, k=hidden, **linear)]
+        columns = shard(part.output_gate, ranks)
+        gate = gemm(f"{name}.output_gate", "attention_projections", n=columns, k=hidden, **linear)
+        ops += [gate.times(jnp.where(part.output_gate > 0, 1.0, 0.0))]
     seen, cached, index_keys = windowed(None, assumptions), latent + rope, 0.0 * latent
     if part.indexer is not None and assumptions.sparse_attention:
         ops += indexer(name, part.indexer, part.layers, hidden, query_in, step, deployment)

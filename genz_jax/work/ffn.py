@@ -21,9 +21,10 @@ from genz_jax.work.vector import holding, pre_norm
 def ffn_layer(name: str, part: FFN, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
     """Operators of one dense feed-forward layer on one device: up (and gate), activation, down, all-reduce over T.
 
-    The inner size is split over T = tp·ep ranks.
+    The inner size is split over T = tp·ep ranks; a mean of different sizes is divided as it is.
     """
-    inner = shard(part.intermediate_size, deployment.ranks)
+    size = part.intermediate_size
+    inner = jnp.where(size == jnp.floor(size), shard(size, deployment.ranks), size / deployment.ranks)
     on_chip = step.resident(deployment.assumptions) if step.mode == "decode" else ""
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
@@ -105,7 +106,8 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
         ops += [softmax(f"{name}.router_softmax", rows=rows, width=part.experts, precision=precision)]
     if latent is not None:
         # Down to the experts' width before the dispatch and up after the combine.
-        ops += [gemm(f"{name}.latent_down_proj", "ffn", n=latent.size, k=hidden, **linear)]
+        there = jnp.where(latent.size > 0, 1.0, 0.0)
+        ops += [gemm(f"{name}.latent_down_proj", "ffn", n=latent.size, k=hidden, **linear).times(there)]
     ops += [all_to_all(f"{name}.dispatch", "ffn_all_to_all", **routed)]
     inner = shard(part.intermediate_size, tp)
     if assumptions.experts == "expected":
@@ -115,7 +117,7 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     ops += [all_to_all(f"{name}.combine", "ffn_all_to_all", **routed)]
     if latent is not None:
         up = gemm(f"{name}.latent_up_proj", "ffn", n=hidden, k=latent.size, **linear)
-        ops += [holding(up, latent.norm * latent.size, precision)]
+        ops += [holding(up, latent.norm * latent.size, precision).times(jnp.where(latent.size > 0, 1.0, 0.0))]
     shared = jnp.where(
         part.shared_intermediate_size > 0, part.shared_experts * shard(part.shared_intermediate_size, tp), 0.0
     )

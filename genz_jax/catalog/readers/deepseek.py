@@ -36,20 +36,21 @@ def _deepseek_v4(c: Config) -> Model:
     if kinds is None:
         rates = c.get("compress_ratios")
         c.refuse(not isinstance(rates, list) or len(rates) < layers, f"no compress_ratios of {layers} layers")
-        unknown = set(rates[:layers]) - set(_RATES)
-        c.refuse(unknown, f"compress_ratios {sorted(unknown)} other than {', '.join(map(str, _RATES))}")
+        unknown = [rate for rate in rates[:layers] if rate not in list(_RATES)]
+        c.refuse(unknown, f"compress_ratios {unknown} other than {', '.join(map(str, _RATES))}")
         kinds = [_RATES[rate] for rate in rates[:layers]]  # those of multi-token prediction come after the layers'
     c.refuse(set(kinds) - set(_RATES.values()), f"layer_types other than {', '.join(_RATES.values())}")
     c.refuse(c.size("num_key_value_heads", default=1) != 1, "more than one key-value head")
     c.refuse(c.flag("attention_bias"), "attention_bias")
-    rates = c.get("compress_rates", default={name: rate for rate, name in _RATES.items()})
+    told = c.part("compress_rates") if c.get("compress_rates") is not None else Config(c.where, {})
+    rates = {rate: told.size(_RATES[rate], default=rate) for rate in (4, 128)}
     sparse, heavy = (kinds.count(_RATES[rate]) for rate in (4, 128))
     compressors = {}
     if sparse:
         index = Indexer(sparse, c.size("index_n_heads"), c.size("index_head_dim"), c.size("index_topk"))
-        compressors["sparse"] = Compressor(sparse, rates[_RATES[4]], 2, indexer=index)
+        compressors["sparse"] = Compressor(sparse, rates[4], 2, indexer=index)
     if heavy:
-        compressors["heavy"] = Compressor(heavy, rates[_RATES[128]], 1)
+        compressors["heavy"] = Compressor(heavy, rates[128], 1)
     attention = CompressedAttention(
         layers,
         heads,

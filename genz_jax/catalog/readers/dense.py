@@ -134,21 +134,24 @@ def _nemotron_nas(c: Config) -> Model:
     """Nemotron-NAS (arXiv 2411.19146): blocks with or without attention, and inner sizes of their own."""
     hidden, heads = c.size("hidden_size"), c.size("num_attention_heads")
     blocks = c.get("block_configs")
-    c.refuse(
-        not isinstance(blocks, list) or len(blocks) != c.size("num_hidden_layers"), "no block_configs of all blocks"
-    )
+    count = c.size("num_hidden_layers")
+    c.refuse(not isinstance(blocks, list) or len(blocks) != count, f"no block_configs of {count} blocks")
     groups, sizes = [], []
-    for block in blocks:
-        attention, ffn = block["attention"], block["ffn"]
-        for told in (attention, ffn):
-            c.refuse(told.get("replace_with_linear"), "replace_with_linear: blocks that are one matrix")
-            c.refuse(told.get("sparsify"), "sparsify: sparse weights")
-        c.refuse(attention.get("window_length") or attention.get("num_sink_tokens"), "windows of single blocks")
-        if not attention.get("no_op"):
-            groups.append(attention["n_heads_in_group"])
-        if not ffn.get("no_op"):
-            # Two thirds of the multiple of the width, gated, rounded up to a multiple of 256.
-            sizes.append(-(-int(2 * ffn["ffn_mult"] * hidden / 3) // 256) * 256)
+    for i, block in enumerate(blocks):
+        told = Config(c.where, {f"block_configs[{i}]": block}).part(f"block_configs[{i}]")
+        attention, ffn = told.part("attention"), told.part("ffn")
+        for part in (attention, ffn):
+            part.refuse(part.get("replace_with_linear"), "replace_with_linear: a block that is one matrix")
+            part.refuse(part.get("sparsify"), "sparsify: sparse weights")
+        attention.refuse(attention.get("window_length") or attention.get("num_sink_tokens"), "windows of single blocks")
+        if not attention.flag("no_op"):
+            groups.append(attention.size("n_heads_in_group"))
+        if not ffn.flag("no_op"):
+            multiple = ffn.get("ffn_mult")
+            ffn.refuse(not isinstance(multiple, int | float) or not 0 < multiple < 1000, f"ffn_mult = {multiple!r}")
+            # Two thirds of that multiple of the width, gated, rounded up to a multiple of 256.
+            sizes.append(-(-int(2 * multiple * hidden / 3) // 256) * 256)
+    c.refuse(not groups or not sizes, "no block with attention, or none with an FFN")
     c.refuse(len(set(groups)) != 1 or heads % groups[0], "n_heads_in_group that differs or does not divide the heads")
     c = c.with_keys(num_key_value_heads=heads // groups[0])
     bias = c.flag("attention_bias")

@@ -73,9 +73,7 @@ def _gemma3n(c: Config) -> Model:
         name: _sharing(part, shared.get("sliding_attention" if name == "local_attention" else "full_attention", 0))
         for name, part in parts.items()
     }
-    given = c.get("intermediate_size")
-    sizes = given if isinstance(given, list) else [c.size("intermediate_size")] * layers
-    c.refuse(len(sizes) != layers, f"intermediate_size has {len(sizes)} sizes for {layers} layers")
+    sizes = c.sizes("intermediate_size", layers)
     own, extra = _layer_embedding(c)
     rank = c.size("laurel_rank")
     extra["projections"] += (

@@ -45,9 +45,17 @@ def _kimi_linear(c: Config) -> Model:
     layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
     told = c.part("linear_attn_config") if c.get("linear_attn_config") is not None else c
     kinds = c.kinds("layer_types")
-    whole = len(told.get("full_attn_layers", default=[])) if kinds is None else kinds.count("full_attention")
+    if kinds is None:
+        places = [told.get(key, default=[]) for key in ("full_attn_layers", "kda_layers")]
+        known = all(isinstance(listed, list) for listed in places)
+        c.refuse(
+            not known or sorted([*places[0], *places[1]], key=str) != sorted(range(1, layers + 1), key=str),
+            "layers of no kind or of two",
+        )
+        whole = len(places[0])
+    else:
+        whole = kinds.count("full_attention")
     linear = layers - whole
-    c.refuse(kinds is None and len(told.get("kda_layers", default=[])) != linear, "layers of no kind")
     parts: dict[str, Any] = {}
     if linear:
         heads, size = told.size("linear_num_heads", "num_heads"), told.size("linear_head_dim", "head_dim")

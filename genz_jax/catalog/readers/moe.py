@@ -111,7 +111,7 @@ def _llama4(c: Config) -> Model:
 
 def _mimo_v2(c: Config) -> Model:
     """MiMo V2: windowed layers with heads of their own and sinks, values narrower than keys, a dense first layer."""
-    layers, hidden, bias = c.size("num_hidden_layers"), c.size("hidden_size"), c.flag("attention_bias")
+    layers, bias = c.size("num_hidden_layers"), c.flag("attention_bias")
     pattern = c.get("hybrid_layer_pattern")
     kinds = c.kinds("layer_types") or ["full_attention", *["sliding_attention"] * (layers - 1)]
     local = kinds.count("sliding_attention") if pattern is None else first_or_listed(c, "hybrid_layer_pattern", "")
@@ -135,7 +135,7 @@ def _mimo_v2(c: Config) -> Model:
     marks = "moe_layer_freq" if c.get("mlp_layer_types") is None else "mlp_layer_types"
     sparse = first_or_listed(c, marks, "sparse") if c.get(marks) is not None else layers - 1
     c.refuse(c.get("n_shared_experts"), "n_shared_experts")
-    return make_model(c, False, parts, read_ffn(c, layers - sparse), read_moe(c, sparse)).replace(hidden_size=hidden)
+    return make_model(c, False, parts, read_ffn(c, layers - sparse), read_moe(c, sparse))
 
 
 def _step3(c: Config) -> Model:
@@ -146,11 +146,12 @@ def _step3(c: Config) -> Model:
         c = c.with_keys(layer_types=given[:layers])  # the rest is of the modules for multi-token prediction
     kinds = c.kinds("layer_types") or ["full_attention"] * layers
     kv_heads, size = c.size("num_key_value_heads", "num_attention_groups"), c.size("head_dim")
-    heads, other = c.size("num_attention_heads"), c.get("attention_other_setting", default={})
-    wide = c.size("num_sliding_attention_heads", default=other.get("num_attention_heads", heads))
+    heads, none = c.size("num_attention_heads"), c.get("attention_other_setting") is None
+    other = Config(c.where, {}) if none else c.part("attention_other_setting")
+    wide = c.size("num_sliding_attention_heads", default=other.size("num_attention_heads", default=heads))
     c.refuse(c.flag("attention_bias") or c.flag("mlp_bias"), "biases")
-    c.refuse(other.get("num_attention_groups", kv_heads) != kv_heads, "key-value heads that differ")
-    c.refuse(other.get("head_dim", size) != size, "head sizes that differ")
+    c.refuse(other.get("num_attention_groups", default=kv_heads) != kv_heads, "key-value heads that differ")
+    c.refuse(other.get("head_dim", default=size) != size, "head sizes that differ")
     parts: dict[str, Any] = {}
     local = kinds.count("sliding_attention")
     if layers - local:
@@ -179,8 +180,11 @@ def _listed_experts(c: Config, layers: int) -> int:
     if (kinds := c.kinds("mlp_layer_types")) is not None:
         return kinds.count("sparse")
     if (places := c.get("moe_layers_enum")) is not None:
-        places = places.split(",") if isinstance(places, str) else places
-        return len({int(place) for place in places if str(place).strip()} & set(range(layers)))
+        words = places.split(",") if isinstance(places, str) else places
+        try:
+            return len({int(word) for word in words if str(word).strip()} & set(range(layers)))
+        except (TypeError, ValueError):
+            raise ValueError(f"{c.where}: moe_layers_enum = {places!r}: must list the places of layers") from None
     return layers - c.size("first_k_dense_replace", default=3, least=0)
 
 
@@ -191,8 +195,11 @@ def _minimax_m3(c: Config) -> Model:
     kinds = c.kinds("layer_types")
     if kinds is None:
         marks = told.get("sparse_attention_freq", default=[0] * layers)
-        c.refuse(len(marks) != layers, f"sparse_attention_freq has {len(marks)} marks for {layers} layers")
         values = told.get("sparse_disable_index_value", default=marks)
+        for listed in (marks, values):
+            c.refuse(
+                not isinstance(listed, list) or len(listed) != layers, f"sparse_attention_config of {layers} layers"
+            )
         c.refuse(any(mark and not off for mark, off in zip(marks, values, strict=True)), "an indexer with values")
         kinds = ["minimax_m3_sparse" if mark else "full_attention" for mark in marks]
     c.refuse(c.flag("attention_output_gate"), "attention_output_gate")
