@@ -13,7 +13,7 @@ from genz_jax.stages import as_arrays
 from genz_jax.work.mapping import Reason, mapping_reason
 from genz_jax.work.step import Deployment
 
-SIZES = ("tp", "ep", "cp", "pp", "dp")
+SIZES: tuple[str, ...] = ("tp", "ep", "cp", "pp", "dp")
 """Parallel sizes, innermost first; their product is the number of devices."""
 
 LARGEST = 4096

@@ -24,7 +24,7 @@ from genz_jax.work.mapping import Reason
 if TYPE_CHECKING:
     import xarray as xr
 
-Choice = int | Sequence[int] | range | np.ndarray | None
+Choice = float | Sequence[float] | np.ndarray | None
 """Values that a size may take: one, several, or None for every one that the devices allow."""
 
 Cost = float | Callable[[Platform], float]

@@ -187,17 +187,23 @@ def summary(result: SearchResult) -> list[str]:
     return lines
 
 
-def _lines(result: SearchResult) -> list[str]:
-    lines, ranking = summary(result), result.ranking
-    dataset = result.dataset
+def ranked(result: SearchResult, most: int) -> tuple[str, np.ndarray]:
+    """A title and the places of the best candidates, or of that closest to the SLO; no places where none runs."""
+    ranking = result.ranking
     if ranking.size:
-        title = f"best by {result.objective}"
-    elif (closest := result.closest) is not None:
-        place = int(np.flatnonzero(dataset["slo_use"].values == closest["slo_use"].values)[0])
-        ranking, title = np.array([place]), "no candidate meets the SLO; the closest"
-    else:
+        return f"best by {result.objective}", ranking[:most]
+    use = np.where(result.dataset["feasible"].values, result.dataset["slo_use"].values, np.nan)
+    if np.isnan(use).all():
+        return "", ranking
+    return "no candidate meets the SLO; the closest", np.array([np.nanargmin(use)])
+
+
+def _lines(result: SearchResult) -> list[str]:
+    lines = summary(result)
+    title, places = ranked(result, SHOWN)
+    if not places.size:
         return lines
-    headers, rows = table(result, ranking[:SHOWN])
+    headers, rows = table(result, places)
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     lines += ["", title]
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (headers, *rows)]
