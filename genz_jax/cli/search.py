@@ -29,8 +29,6 @@ FILES = (".nc", ".zarr")
 PICTURES = (".png", ".pdf", ".svg")
 FIGURES = ("front", "size", "cost")
 
-_Sizes = Annotated[str | None, typer.Option(metavar="NUMBERS", help="Sizes to try [default: all].")]
-
 
 def search(
     model: o.OneModel,
@@ -48,10 +46,10 @@ def search(
             help="Requests at once, all replicas together [default: powers of two, 1,024 per device].",
         ),
     ] = None,
-    tp: _Sizes = None,
-    ep: _Sizes = None,
-    pp: _Sizes = None,
-    dp: _Sizes = None,
+    tp: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Tensor parallel sizes [default: all].")] = None,
+    ep: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Expert parallel sizes [default: all].")] = None,
+    pp: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Pipeline parallel sizes [default: all].")] = None,
+    dp: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Data parallel replicas [default: all].")] = None,
     cp: Annotated[str, typer.Option(metavar="NUMBERS", help="Context parallel sizes; all for every one.")] = "1",
     micro_batches: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Micro-batches of the pipeline [default: as many as stages].")

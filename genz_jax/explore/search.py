@@ -139,7 +139,9 @@ def search(
         smallest = base.reference_smallest(int(c.whole_numbers("batch", batches).max()))
     elif smallest is None:
         would_fit = base.smallest(allowed, batches, progress)
-    return SearchResult(dataset, objective, slo, total, excluded, smallest, smallest_for_slo, would_fit)
+    return SearchResult(
+        dataset, tuple(system.tolist()), objective, slo, total, excluded, smallest, smallest_for_slo, would_fit
+    )
 
 
 def _objective(name: str | None, stage: str, cost: Cost | None) -> str:
