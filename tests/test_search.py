@@ -119,6 +119,8 @@ def test_batches_micro_batches_and_precisions_are_crossed():
     assert sorted(found) == sorted((*spread, *rest) for spread, *rest in expected)
     batch = gz.search("llama-3.1-8b", "H100-SXM", LOAD, chips=4, tp=4, progress=False).dataset["batch"].values
     assert batch.tolist() == [2**k for k in range(13)]
+    batch = gz.search("llama-3.1-8b", "H100-SXM", LOAD, chips=6, tp=2, dp=3, progress=False).dataset["batch"].values
+    assert batch.tolist() == [3 * 2**k for k in range(12)]
     alone = gz.search("llama-3.1-8b", "H100-SXM", LOAD, chips=2, tp=2, micro_batches=[1, 2], **SMALL)
     assert alone.dataset.sizes["candidate"] == 1
 

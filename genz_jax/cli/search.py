@@ -43,7 +43,7 @@ def search(
         str | None,
         typer.Option(
             metavar="NUMBERS",
-            help="Requests at once, all replicas together [default: powers of two, 1,024 per device].",
+            help="Requests at once, all replicas together [default: powers of two on each].",
         ),
     ] = None,
     tp: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Tensor parallel sizes [default: all].")] = None,
