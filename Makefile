@@ -1,6 +1,6 @@
 # make demo    a sweep of 614,400 points with a figure and a file, in demo/
 # make test    all tests
-# make test-slow  second tier, with parameters and FLOPs counted by PyTorch and transformers, which it installs
+# make test-slow  second tier, beside PyTorch, transformers and genz-llm, which it installs
 # make lint    ruff and pyright
 # make bench   benchmarks beside genz-llm, into benchmarks/
 # make tables  the README's tables of accuracy and speed
@@ -29,7 +29,8 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --group exact
+	$(BIN)/python -m pip install --quiet --group exact --group bench
+	$(BIN)/python -m pip install --quiet --no-deps genz-llm==0.0.16 paretoset==1.2.5
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
 lint: $(VENV)/installed

@@ -27,6 +27,7 @@ WHY = {
     "decode_activations_on_chip": "kernels of decode pass activations through memory",
     "on_chip_traffic": "on-chip bandwidth is part of the rate that kernels reach",
     "experts": "distinct experts under uniform routing, E(1 − (1 − K/E)^tokens) (arXiv 2401.04088 for top-K)",
+    "own_tokens": "a rank dispatches its own tokens, results are gathered (DeepSpeed-MoE, arXiv 2201.05596; ep 1 here)",
     "sharded_router": "engines keep the small router whole on every rank",
     "fused_scan": "the selective scan is one kernel with its state on chip (arXiv 2312.00752)",
     "decode_position": "the mean of the generated positions stands for the steps, not the last",

@@ -245,3 +245,17 @@ def test_the_messages_of_large_expert_parallelism_do_not_grow():
         sent.append(float(once(case, asked)["operator_message_bytes/moe.dispatch"]))
     for few, many in itertools.pairwise(sent):
         close(many, few / 4)
+
+
+def test_the_command_line_has_replicas_and_context_parallelism():
+    import json
+
+    from typer.testing import CliRunner
+
+    from genz_jax.cli import app
+
+    line = "estimate -m llama-3.1-8b -p GB200 --tp 2 --cp 4 --dp 2 --batch 8 --input 32768 --json"
+    found = json.loads(CliRunner().invoke(app, line.split(), catch_exceptions=False).stdout)
+    expected = gz.estimate("llama-3.1-8b", "GB200", gz.Workload(8, 32768), gz.Parallelism(2, cp=4, dp=2))
+    assert found["devices"] == 16
+    assert found["figures"]["ttft"]["value"] == pytest.approx(float(expected.ttft))

@@ -13,7 +13,7 @@ from genz_jax.stages import as_arrays
 from genz_jax.work.mapping import Reason, mapping_reason
 from genz_jax.work.step import Deployment
 
-SIZES = ("tp", "ep", "cp", "pp", "dp")
+SIZES: tuple[str, ...] = ("tp", "ep", "cp", "pp", "dp")
 """Parallel sizes, innermost first; their product is the number of devices."""
 
 LARGEST = 4096
@@ -119,21 +119,22 @@ def reasons(columns: Columns, model: Model, workload: Workload, assumptions: Ass
     return codes[place.ravel()]
 
 
-def batches_of(devices: np.ndarray, batches: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Batches that go with each row: those given, or powers of two up to 1,024 requests per device.
+def batches_of(columns: Columns, batches: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Batches that go with each row: those given, or powers of two of each replica, up to 1,024 requests per device.
 
     Args:
-        devices: devices of each row.
-        batches: batches that are asked for; None for powers of two.
+        columns: the candidates.
+        batches: batches that are asked for; None for powers of two times `dp`.
 
     Returns:
         Place of the row and batch, for every pair of the two.
     """
+    dp = columns["dp"]
     if batches is not None:
-        return np.repeat(np.arange(devices.size), batches.size), np.tile(batches, devices.size)
-    counts = np.floor(np.log2(devices * REQUESTS_PER_DEVICE)).astype(int) + 1
-    rows = np.repeat(np.arange(devices.size), counts)
-    return rows, 2 ** (np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts))
+        return np.repeat(np.arange(dp.size), batches.size), np.tile(batches, dp.size)
+    counts = np.floor(np.log2(columns["devices"] // dp * REQUESTS_PER_DEVICE)).astype(int) + 1
+    rows = np.repeat(np.arange(dp.size), counts)
+    return rows, dp[rows] * 2 ** (np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts))
 
 
 def cross(columns: Columns, micro_batches: np.ndarray | None, precisions: int) -> Columns:

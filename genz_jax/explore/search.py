@@ -24,7 +24,7 @@ from genz_jax.work.mapping import Reason
 if TYPE_CHECKING:
     import xarray as xr
 
-Choice = int | Sequence[int] | range | np.ndarray | None
+Choice = float | Sequence[float] | np.ndarray | None
 """Values that a size may take: one, several, or None for every one that the devices allow."""
 
 Cost = float | Callable[[Platform], float]
@@ -82,7 +82,8 @@ def search(
         dp: data parallel replicas.
         cp: context parallel sizes, by default 1; None for all.
         micro_batches: micro-batches of the pipeline, by default as many as stages.
-        batch: requests at once, all replicas together; by default powers of two up to 1,024 per device.
+        batch: requests at once, all replicas together; by default powers of two on each replica, up to 1,024 per
+            device.
         slo: what must be met; only for requests.
         objective: figure that decides, by default `throughput_per_device` of requests, `throughput` of other stages.
         cost: $ per device and hour, or a function of the platform that gives it; adds the figures `cost_per_hour` and,
@@ -139,7 +140,9 @@ def search(
         smallest = base.reference_smallest(int(c.whole_numbers("batch", batches).max()))
     elif smallest is None:
         would_fit = base.smallest(allowed, batches, progress)
-    return SearchResult(dataset, objective, slo, total, excluded, smallest, smallest_for_slo, would_fit)
+    return SearchResult(
+        dataset, tuple(system.tolist()), objective, slo, total, excluded, smallest, smallest_for_slo, would_fit
+    )
 
 
 def _objective(name: str | None, stage: str, cost: Cost | None) -> str:
@@ -209,7 +212,7 @@ class _Base:
             allowed = {**allowed, "ep": np.array([1])}
         columns = c.factorizations(chips, allowed)
         codes = c.reasons(columns, self.case.model, self.case.workload, self.question.assumptions)
-        rows, batch = c.batches_of(columns["devices"], batches)
+        rows, batch = c.batches_of(columns, batches)
         codes = np.where((codes[rows] == 0) & (columns["dp"][rows] > batch), int(Reason.dp_beyond_batch), codes[rows])
         times = 1 if micro_batches is None else np.where(columns["pp"][rows] > 1, micro_batches.size, 1)
         excluded = c.count_reasons(codes, np.broadcast_to(times, codes.shape) * float(len(self.precisions)))
@@ -222,7 +225,7 @@ class _Base:
         model = self.case.model
         heads = next((int(p.heads) for p in (model.attention, model.latent_attention) if p is not None), 1)
         columns = c.join([c.reference_spreads(int(n), heads, int(model.layers)) for n in nodes])
-        rows, batch = c.batches_of(columns["devices"], batches)
+        rows, batch = c.batches_of(columns, batches)
         good = columns["pp"][rows] <= batch
         columns = c.take(columns, rows[good])
         columns |= {"batch": batch[good] // columns["pp"], "requested_batch": batch[good]}

@@ -48,6 +48,7 @@ class SearchResult:
         dataset: figures of all candidates that the rules on the model allow, along `candidate`, which `tp`, `ep`, `cp`,
             `pp`, `dp`, `micro_batches`, `batch` and `precision` describe; `meets_slo` says which meet the SLO, and
             `slo_use` how much of its tightest limit each uses, met up to 1.
+        chips: devices of the systems that were searched.
         objective: the figure that decides.
         slo: what was to be met, if anything.
         candidates: how many there were, those that the rules exclude among them.
@@ -58,6 +59,7 @@ class SearchResult:
     """
 
     dataset: "xr.Dataset"
+    chips: tuple[int, ...]
     objective: str
     slo: SLO | None
     candidates: int
@@ -126,14 +128,15 @@ def describe(dataset: "xr.Dataset", at: int) -> str:
 def table(result: SearchResult, places: Sequence[int] | np.ndarray) -> tuple[list[str], list[list[str]]]:
     """Headers and rows of candidates, for people."""
     dataset = result.dataset
-    sizes = [name for name in (*c.SIZES, "micro_batches", "batch") if name != "cp" or (dataset["cp"].values > 1).any()]
-    if (dataset["micro_batches"].values == dataset["pp"].values).all():
-        sizes.remove("micro_batches")
+    sizes = [name for name in c.SIZES if name not in ("ep", "cp") or (dataset[name].values > 1).any()]
+    if (dataset["micro_batches"].values != dataset["pp"].values).any():
+        sizes.append("micro_batches")
+    sizes += [name for name in ("requested_batch", "batch") if name in dataset.coords]
     figures = ["ttft", "tpot", "latency", "throughput", "throughput_per_device", "interactivity", "memory"]
     figures += ["cost_per_million_tokens", "energy_per_token"]
     figures = [name for name in dict.fromkeys([*figures, result.objective]) if name in dataset and name != "devices"]
     several = len(np.unique(dataset["precision"].values)) > 1
-    headers = [*(["precision"] if several else []), "devices", *sizes, *(_HEADERS.get(name, name) for name in figures)]
+    headers = [*(["precision"] if several else []), "devices", *sizes, *(_header(dataset, name) for name in figures)]
     rows = []
     for at in places:
         row = [str(dataset["precision"].values[at])] if several else []
@@ -150,6 +153,12 @@ _HEADERS = {
     "cost_per_million_tokens": "$/Mtoken",
     "energy_per_token": "J/token",
 }
+
+
+def _header(dataset: "xr.Dataset", name: str) -> str:
+    if name == "throughput" and dataset[name].attrs["units"] == units.REQUEST_RATE:
+        return "requests/s"
+    return _HEADERS.get(name, name)
 
 
 def _shown(value: float, unit: str) -> str:
@@ -177,27 +186,36 @@ def summary(result: SearchResult) -> list[str]:
             for name, limit in limits.items()
         ]
         lines.append(f"SLO: {', '.join(shown)}")
-    if result.smallest is not None:
-        lines.append(f"smallest system that fits: {result.smallest:,} devices")
-    if result.slo is not None and result.smallest_for_slo is not None:
-        lines.append(f"smallest system that meets the SLO: {result.smallest_for_slo:,} devices")
-    if result.smallest is None or not runs:
-        needed = "none up to 4,096 devices would" if result.would_fit is None else f"{result.would_fit:,} devices would"
-        lines.append(f"no candidate runs; {needed}")
+    for what, size in (("fits", result.smallest), ("meets the SLO", result.smallest_for_slo)):
+        if size is not None and (what == "fits" or result.slo is not None) and result.chips != (size,):
+            lines.append(f"smallest system that {what}: {_devices(size)}")
+    if not runs:
+        needed = f"none of up to {c.LARGEST:,}" if result.would_fit is None else _devices(result.would_fit)
+        lines.append(f"no candidate runs; {needed} would")
     return lines
 
 
-def _lines(result: SearchResult) -> list[str]:
-    lines, ranking = summary(result), result.ranking
-    dataset = result.dataset
+def _devices(count: int) -> str:
+    return f"{count:,} device{'s' if count > 1 else ''}"
+
+
+def ranked(result: SearchResult, most: int) -> tuple[str, np.ndarray]:
+    """A title and the places of the best candidates, or of that closest to the SLO; no places where none runs."""
+    ranking = result.ranking
     if ranking.size:
-        title = f"best by {result.objective}"
-    elif (closest := result.closest) is not None:
-        place = int(np.flatnonzero(dataset["slo_use"].values == closest["slo_use"].values)[0])
-        ranking, title = np.array([place]), "no candidate meets the SLO; the closest"
-    else:
+        return f"best by {result.objective}", ranking[:most]
+    use = np.where(result.dataset["feasible"].values, result.dataset["slo_use"].values, np.nan)
+    if np.isnan(use).all():
+        return "", ranking
+    return "no candidate meets the SLO; the closest", np.array([np.nanargmin(use)])
+
+
+def _lines(result: SearchResult) -> list[str]:
+    lines = summary(result)
+    title, places = ranked(result, SHOWN)
+    if not places.size:
         return lines
-    headers, rows = table(result, ranking[:SHOWN])
+    headers, rows = table(result, places)
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     lines += ["", title]
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (headers, *rows)]

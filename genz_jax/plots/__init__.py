@@ -1,4 +1,9 @@
 """Plots of results, with units on the axes; one file per kind of result."""
 
+from genz_jax.plots.search import (
+    best_by_size as best_by_size,
+    cost_and_latency as cost_and_latency,
+    front as front,
+)
 from genz_jax.plots.style import save as save
 from genz_jax.plots.sweep import curves as curves, design_space as design_space, plot as plot

@@ -1,0 +1,235 @@
+"""The command `search`: every way to serve a model on a number of devices."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genz_jax.cli import options as o
+
+if TYPE_CHECKING:
+    from genz_jax.explore.search_result import SearchResult
+
+EXAMPLES = """\b
+Examples:
+  genz-jax search -m llama-3.1-70b -p H100-SXM --chips 16 --precision fp8 \\
+      --input 2048 --output 256 --slo tpot=20ms --slo ttft=1s
+  genz-jax search -m mixtral-8x7b -p H100-SXM -w chat --chips 1:16 \\
+      --slo tpot=10ms --cost 2.5 --objective cost_per_million_tokens
+  genz-jax search -m llama-3.1-8b -p H200 --chips 8 --batch 8,64,512 \\
+      --precision bf16,fp8 --plot front.png --json
+  genz-jax search -m llama-3.1-8b -p H100-SXM --chips 8 --batch 16 \\
+      --space genz --assumptions genz --stage decode
+
+\b
+Numbers: 8, a list 8,16,32, or a range 1:64 with both ends included
+Limits: ttft, tpot and e2e at most, throughput and interactivity at least
+"""
+FILES = (".nc", ".zarr")
+PICTURES = (".png", ".pdf", ".svg")
+FIGURES = ("front", "size", "cost")
+
+
+def search(
+    model: o.OneModel,
+    platform: o.OnePlatform,
+    chips: Annotated[str, typer.Option(metavar="NUMBERS", help="Devices of the system, up to 4,096.")],
+    workload: o.OneWorkload = None,
+    input: o.Input = None,
+    output: o.Output = None,
+    beams: o.Beams = None,
+    precision: o.Precisions = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Requests at once, all replicas together [default: powers of two on each].",
+        ),
+    ] = None,
+    tp: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Tensor parallel sizes [default: all].")] = None,
+    ep: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Expert parallel sizes [default: all].")] = None,
+    pp: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Pipeline parallel sizes [default: all].")] = None,
+    dp: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Data parallel replicas [default: all].")] = None,
+    cp: Annotated[str, typer.Option(metavar="NUMBERS", help="Context parallel sizes; all for every one.")] = "1",
+    micro_batches: Annotated[
+        str | None, typer.Option(metavar="NUMBERS", help="Micro-batches of the pipeline [default: as many as stages].")
+    ] = None,
+    slo: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A limit, such as tpot=20ms. May be repeated.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(metavar="FIGURE", help="What decides [default: throughput_per_device].")
+    ] = None,
+    cost: Annotated[float | None, typer.Option(metavar="USD", help="Price of a device for an hour.")] = None,
+    stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill or decode.")] = "request",
+    assumptions: o.AssumptionsName = "default",
+    space: Annotated[
+        str, typer.Option(metavar="NAME", help="all, or genz for the candidates of the published analyser.")
+    ] = "all",
+    set: o.Changes = None,
+    top: Annotated[int, typer.Option(metavar="N", help="Candidates to show.", min=1)] = 8,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Write all candidates to FILE.nc or FILE.zarr.")
+    ] = None,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw to FILE.png, FILE.pdf or FILE.svg.")] = None,
+    plot_figure: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="front: throughput per device against interactivity; size: the best for each number of devices; "
+            "cost: $ per million tokens against TPOT.",
+        ),
+    ] = "front",
+    json: o.Json = False,
+) -> None:
+    """Find the best way to serve a model on a number of devices."""
+    import sys
+
+    from genz_jax import files, labels, plots, search as look
+    from genz_jax.cli import cases, show
+    from genz_jax.cli.sweep import check_writer
+
+    if out is not None:
+        files.check_target(out, FILES)
+        check_writer(out)
+    if plot is not None:
+        files.check_target(plot, PICTURES)
+    if plot_figure not in FIGURES:
+        raise ValueError(f"--plot-figure = {plot_figure!r}: must be one of {', '.join(FIGURES)}")
+    for what, text in (("model", model), ("platform", platform), ("workload", workload)):
+        if "," in (text or ""):
+            raise ValueError(f"--{what} = {text!r}: search takes one; search again for another")
+    unused = ("batch", "tp", "ep", "pp", "dp", "cp", "micro_batches", "prefill", "decode", "draft", "draft_tokens")
+    given: dict[str, Any] = {
+        "model": model, "platform": platform, "workload": workload, "precision": precision, "input": input,
+        "output": output, "beams": beams, "stage": stage, "assumptions": assumptions, "set": set,
+        **dict.fromkeys((*unused, "acceptance")),
+    }  # fmt: skip
+    formats = cases.comma_list("--precision", precision)
+    asked = cases.read(given | {"precision": formats[:1] or None})
+    sizes = {"tp": tp, "ep": ep, "pp": pp, "dp": dp, "micro_batches": micro_batches, "batch": batch}
+    start = time.perf_counter()
+    result = look(
+        asked.case.model,
+        asked.case.platform,
+        asked.case.workload,
+        chips=read_numbers("--chips", chips),
+        precision=formats or asked.case.precision,
+        cp=None if cp == "all" else read_numbers("--cp", cp),
+        **{name: None if text is None else read_numbers(f"--{name}", text) for name, text in sizes.items()},
+        slo=read_slo(slo or []),
+        objective=objective,
+        cost=cost,
+        stage=stage,
+        assumptions=assumptions,
+        space=space,
+        progress=sys.stderr.isatty(),
+    )
+    seconds = time.perf_counter() - start
+    if out is not None:
+        labels.save(result.dataset, out)
+    if plot is not None:
+        drawer = {"front": plots.front, "size": plots.best_by_size, "cost": plots.cost_and_latency}[plot_figure]
+        drawer(result, path=plot)
+    if json:
+        show.print_json(_summary(result, seconds, top) | {"out": out, "plot": plot})
+        return
+    _print(result, seconds, top)
+    for path in (out, plot):
+        if path is not None:
+            show.line(f"written: {path}")
+
+
+def read_numbers(option: str, text: str) -> list[int]:
+    """Whole numbers from `8`, `8,16,32` or `1:64`, or several of these with commas.
+
+    Raises:
+        ValueError: no such form.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        ends = part.strip().split(":")
+        if len(ends) > 2 or not all(end.strip().isdigit() for end in ends):
+            raise ValueError(f"{option} = {text!r}: must be whole numbers such as 8, 8,16,32 or 1:64")
+        found += range(int(ends[0]), int(ends[-1]) + 1)
+    return found
+
+
+def read_slo(texts: list[str]) -> Any:
+    """A service level objective from texts such as `tpot=20ms`; None if there are none.
+
+    Raises:
+        ValueError: no such limit, one given twice, or a value in another unit.
+    """
+    from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
+    from genz_jax.fields import near
+
+    limits: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not value:
+            raise ValueError(f"--slo {text!r}: must be NAME=VALUE, for example tpot=20ms")
+        if name not in (*CEILINGS, *FLOORS):
+            raise ValueError(f"--slo {text!r}: no limit {name!r}{near(name, [*CEILINGS, *FLOORS])}")
+        if name in limits:
+            raise ValueError(f"--slo {text!r}: {name} is given twice")
+        limits[name] = value
+    return SLO(**limits) if limits else None
+
+
+def _summary(result: "SearchResult", seconds: float, top: int) -> dict[str, Any]:
+    """What was found, numbers in base units."""
+    import numpy as np
+
+    dataset = result.dataset
+    closest, best = result.closest, result.best
+    front = ("interactivity", "throughput_per_device")
+    running = bool(np.any(dataset["feasible"].values)) and all(name in dataset for name in front)
+    return {
+        **{name: dataset.attrs[f"{name}_name"] for name in ("model", "platform", "workload", "precision")},
+        "stage": dataset.attrs["stage"],
+        "objective": result.objective,
+        "seconds": seconds,
+        "candidates": result.candidates,
+        "feasible": int(dataset["feasible"].values.sum()),
+        "meet_slo": int(dataset["meets_slo"].values.sum()),
+        "excluded": result.excluded,
+        "smallest": result.smallest,
+        "smallest_for_slo": result.smallest_for_slo,
+        "would_fit": result.would_fit,
+        "best": [_point(dataset.isel(candidate=int(at))) for at in result.ranking[:top]],
+        "closest": _point(closest) if best is None and closest is not None else None,
+        "front": _points(result.pareto(slo=best is not None)) if running else [],
+    }
+
+
+def _points(dataset: Any) -> list[dict[str, Any]]:
+    return [_point(dataset.isel(candidate=at)) for at in range(dataset.sizes["candidate"])]
+
+
+def _point(row: Any) -> dict[str, Any]:
+    """A candidate: its sizes as numbers, its figures with their units."""
+    from genz_jax import labels
+
+    sizes = {str(name): coord.values.item() for name, coord in row.coords.items()}
+    figures = {}
+    for name, value in row.data_vars.items():
+        plain = labels.words(value).values.item() if "flag_meanings" in value.attrs else value.values.item()
+        figures[str(name)] = {"value": plain, "unit": value.attrs["units"]}
+    return {"at": sizes, "figures": figures}
+
+
+def _print(result: "SearchResult", seconds: float, top: int) -> None:
+    from genz_jax.cli import show
+    from genz_jax.explore.search_result import ranked, summary, table
+
+    first, *rest = summary(result)
+    show.line(first, "bold")
+    for text in rest:
+        show.line(text)
+    show.line(f"{seconds:.3g} s with compilation")
+    title, places = ranked(result, top)
+    if len(places):
+        headers, rows = table(result, places)
+        show.line()
+        show.table(title, [(header, "right") for header in headers], rows)
