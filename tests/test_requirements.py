@@ -1,6 +1,7 @@
 """Requirements are the inverse of what the model says, exact, and say what stands in the way where there are none."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -160,7 +161,7 @@ def test_a_tighter_objective_never_needs_less(name: str):
         found = inverse(target, DEFAULT)(service(case, **{k: v * slack for k, v in limits.items()}))
         worst = -np.inf if target.most else np.inf
         values.append(np.where(np.asarray(found.feasible), np.asarray(found.value), worst))
-    for tight, loose in zip(values, values[1:], strict=False):
+    for tight, loose in itertools.pairwise(values):
         assert np.all(tight <= loose if target.most else tight >= loose)
 
 
@@ -340,7 +341,7 @@ def test_results_survive_a_file(tmp_path):
     ],
 )
 def test_bad_questions_say_what_is_wrong(arguments: tuple, words: list[str]):
-    with pytest.raises(ValueError, match="target|axis") as error:
+    with pytest.raises(ValueError, match=words[0]) as error:
         gz.require(*arguments, slo=gz.SLO(tpot="1 ms"))
     assert all(word in str(error.value) for word in words)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 
 def hoisted(function: Callable[[Any], Any], like: Any) -> Callable[[Any], Any]:
@@ -45,9 +45,10 @@ def hoisted(function: Callable[[Any], Any], like: Any) -> Callable[[Any], Any]:
     bare = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
     first = jaxpr.replace(invars=[], outvars=needed, eqns=early, debug_info=bare)
     second = jaxpr.replace(constvars=[*jaxpr.constvars, *needed], eqns=late, debug_info=bare)
-    known = [*closed.consts, *jax.core.eval_jaxpr(first, closed.consts)]
+    known = [*closed.consts, *jaxpr_as_fun(ClosedJaxpr(first, closed.consts))()]
+    remaining = jaxpr_as_fun(ClosedJaxpr(second, known))
 
     def rest(argument: Any) -> Any:
-        return jax.tree.unflatten(structure, jax.core.eval_jaxpr(second, known, *jax.tree.leaves(argument)))
+        return jax.tree.unflatten(structure, remaining(*jax.tree.leaves(argument)))
 
     return rest

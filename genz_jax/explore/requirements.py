@@ -291,9 +291,8 @@ class _Search:
     def obstacle(self, result: Any, limit: jax.Array) -> jax.Array:
         """Code of what stands in the way at the best value of the target."""
         bound = jnp.where(limit == Limit.ttft.value, result.prefill_bound_code, result.bound_code)
-        bound = jnp.where(
-            (limit == Limit.tpot.value) | (limit == Limit.interactivity.value), result.decode_bound_code, bound
-        )
+        decodes = (limit == Limit.tpot.value) | (limit == Limit.interactivity.value)
+        bound = jnp.where(decodes, result.decode_bound_code, bound)
         full = result.reason_code == Reason.does_not_fit.value
         runs = result.reason_code == Reason.feasible.value
         apart = jnp.where(full, jnp.int8(Obstacle.capacity), jnp.int8(Obstacle.mapping))

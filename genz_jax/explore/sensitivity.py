@@ -30,7 +30,7 @@ POINTS = 2**14
 
 Kind = Literal["rate", "relative rate", "efficiency", "latency", "capacity", "power"]
 
-RESOURCES = ("compute", "memory", "network", "latency")
+RESOURCES: tuple[str, ...] = ("compute", "memory", "network", "latency")
 """What the time of a figure is spent on: matrix units, memories, link bandwidth, and latencies of links and
 collectives."""
 
@@ -272,10 +272,8 @@ def slopes(question: Question, step: float, quick: bool = True) -> Any:
         degrees = [DEGREES[meta["units"]] for meta in metas]
         gain, share = [], []
         for i, degree in enumerate(degrees):
-            ratios = [
-                values[i] / improved[k, i] if degree > 0 else improved[k, i] / values[i] for k in range(len(used))
-            ]
-            gain.append(tuple(ratio - 1.0 for ratio in ratios))
+            ratio = values[i] / improved[:, i] if degree > 0 else improved[:, i] / values[i]
+            gain.append(tuple(ratio - 1.0))
             share.append(_shares(used, elasticity[i], degree, jnp.where(jnp.isnan(values[i]), jnp.nan, 0.0)))
         return Sensitivity(
             tuple(values),
@@ -321,7 +319,7 @@ def _shares(
     used: tuple[Parameter, ...], elasticity: tuple[jax.Array, ...], degree: float, nothing: jax.Array
 ) -> tuple[jax.Array, ...]:
     """Elasticities by resource, as shares of the figure."""
-    sums = dict.fromkeys(RESOURCES, nothing)
+    sums: dict[str, jax.Array] = dict.fromkeys(RESOURCES, nothing)
     for one, slope in zip(used, elasticity, strict=True):
         if one.resource is not None:
             sums[one.resource] = sums[one.resource] + (slope if one.less_is_better else -slope) * degree
