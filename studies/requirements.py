@@ -4,7 +4,8 @@ The least memory bandwidth, compute and memory, and for four devices the least l
 latency, at int8 and the latency objectives of arXiv 2406.01698 (section 7 of v1), by three approaches:
 
 - `published`: that paper's formulas on this model's counts: bandwidth (weights − idle experts + KV cache)/TPOT, compute
-  prefill FLOPs/TTFT, capacity weights + KV cache, of the layers alone (no embedding, head, router).
+  prefill FLOPs/TTFT, capacity weights + KV cache, of the layers alone (no embedding, head, router). With grouped
+  queries v1 holds the prompt's KV cache once for each beam, elsewhere once for all; `genz` and `default` always once.
 - `genz` and `default`: exact inverses of the roofline under these assumptions, all other resources unlimited.
 
 Links: each of four tensor parallel devices has twice its share of the memory bandwidth and compute that `genz` or
@@ -84,7 +85,10 @@ def compute(smoke: bool) -> xr.Dataset:
         for variant in (name, f"table_{name}"):
             if variant in dataset:
                 dataset[variant].attrs = {"units": UNITS[name], "long_name": LONG_NAMES[name]}
-    dataset.attrs = {"title": "What five use cases need of a platform, int8", "source": "arXiv 2406.01698 v1, section 7"}
+    dataset.attrs = {
+        "title": "What five use cases need of a platform, int8",
+        "source": "arXiv 2406.01698 v1, section 7",
+    }
     return dataset
 
 
@@ -124,18 +128,16 @@ def exact(names: list[str], physics: str, links: bool) -> xr.Dataset:
 def by_formula(names: list[str]) -> xr.Dataset:
     """The published formulas on counts of the `genz` preset, layers alone."""
     asked: Any = {"precision": "int8", "assumptions": "genz", "operators": True, "progress": False}
-    decode = gz.sweep(names, platform(), USE_CASES, stage="decode", **asked)
+    decode = gz.sweep(names, platform(), beams_apart(names), stage="decode", **asked)
     prefill = gz.sweep(names, platform(), USE_CASES, stage="prefill", **asked)
     projections = decode.operator.str.endswith("proj")
     weights = decode.operator_weight_bytes.where(projections, 0.0).sum("operator")
     idle = decode.operator_weight_bytes.where(decode.operator.str.contains("idle"), 0.0).sum("operator")
     outside = prefill.operator.str.match("embedding|head|moe.router")
     flops = prefill.operator_flops.where(~outside, 0.0).sum("operator")
-    limits = {
-        kind: xr.DataArray(getattr(objective(kind), kind).values, dims="workload") for kind in ("ttft", "tpot")
-    }
+    limits = {kind: xr.DataArray(getattr(objective(kind), kind).values, dims="workload") for kind in ("ttft", "tpot")}
     cache = decode.kv_cache
-    return xr.Dataset(
+    found = xr.Dataset(
         {
             "mem_bw": (weights - idle + cache) / limits["tpot"],
             "flops": flops / limits["ttft"],
@@ -145,6 +147,26 @@ def by_formula(names: list[str]) -> xr.Dataset:
             "kv_cache": cache,
         }
     )
+    return found.drop_vars(["batch", "beams", "input_tokens", "output_tokens"])
+
+
+def beams_apart(names: list[str]) -> gz.Workload:
+    """The use cases, with beams of models with grouped queries as requests of their own."""
+    cases = [gz.workload(name) for name in USE_CASES]
+    parts = [gz.model(name).attention for name in names]
+    grouped = [part is not None and float(part.kv_heads) < float(part.heads) for part in parts]
+    beams = np.array([float(case.beams) for case in cases])
+    requests = np.where(np.array(grouped)[:, None], beams, 1.0)
+    coords = {"model": names, "workload": list(USE_CASES)}
+
+    def over_both(values: np.ndarray) -> xr.DataArray:
+        return xr.DataArray(values, coords, ("model", "workload"))
+
+    def along(name: str) -> xr.DataArray:
+        values = [float(getattr(case, name)) for case in cases]
+        return xr.DataArray(values, {"workload": list(USE_CASES)}, ("workload",))
+
+    return gz.Workload(over_both(requests), along("input_tokens"), along("output_tokens"), over_both(beams / requests))
 
 
 def table(names: list[str]) -> xr.Dataset:
@@ -185,8 +207,7 @@ def ratios(dataset: xr.Dataset) -> dict[str, float]:
             / one.mem_capacity.sel(model="llama-2-7b", workload="chat")
         ),
         "mixtral-8x7b / llama-2-7b, memory bandwidth, chat": float(
-            one.mem_bw.sel(model="mixtral-8x7b", workload="chat")
-            / one.mem_bw.sel(model="llama-2-7b", workload="chat")
+            one.mem_bw.sel(model="mixtral-8x7b", workload="chat") / one.mem_bw.sel(model="llama-2-7b", workload="chat")
         ),
     }
 

@@ -1,4 +1,4 @@
-"""What does more compute, memory bandwidth, link bandwidth or less link latency bring? Section 6 of arXiv 2406.01698 v1.
+"""What do more compute, memory and link bandwidth bring, and less link latency? Section 6 of arXiv 2406.01698 v1.
 
 Two models for each of four experiments, prefill and decode, with the time of GEMMs, attention and communication:
 
@@ -131,7 +131,9 @@ def ours(points: list[dict[str, Any]], stage: str, approach: str) -> np.ndarray:
     }
     published = approach == "published"
     # Beams that share nothing are as many requests; prefill has one prompt for all.
-    apart = [published and stage == "decode" and point["model"] == "mixtral-8x7b" for point in points]
+    parts = [gz.model(point["model"]).attention for point in points]
+    grouped = [part is not None and float(part.kv_heads) < float(part.heads) for part in parts]
+    apart = np.array(grouped) & (published and stage == "decode")
     requests = np.where(apart, BEAMS, 1.0)
     beams = BEAMS / requests if stage == "decode" else np.ones(len(points))
     level = gz.NetworkLevel(128, along("link_bw"), along("link_latency"))
@@ -201,7 +203,7 @@ def plot(dataset: xr.Dataset) -> Figure:
                     )
                     bottom += values
             panel.set_xticks(np.arange(here.sizes["step"]), [f"{x:g}" for x in here.x.values])
-            panel.set_title(f"{str(here.model.values)}, {STAGES[stage]}, {str(here.use_case.values)}", fontsize=9)
+            panel.set_title(f"{here.model.values!s}, {STAGES[stage]}, {here.use_case.values!s}", fontsize=9)
             panel.set_xlabel(AXES[experiment], fontsize=9)
             panel.set_ylabel("time (ms)", fontsize=9)
             panel.grid(True, axis="y", alpha=0.25)

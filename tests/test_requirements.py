@@ -131,7 +131,7 @@ def test_memory_bandwidth_beside_a_solution_over_sorted_breakpoints():
     }
     scale = np.asarray(decode.batch_time / decode.latency)
     own = np.asarray(case.platform.mem_bw)
-    limit = np.asarray(decode.batch_time) * np.random.default_rng(14).uniform(0.7, 3.0, n)
+    limit = np.asarray(decode.batch_time) * 10 ** np.random.default_rng(14).uniform(-2.5, 0.5, n)
     expected = np.full(n, np.nan)
     for i in range(n):
         a, b, c = (stack[what][:, i] * scale[i] for what in ("compute", "memory", "network"))
@@ -178,7 +178,9 @@ def test_greatest_count_is_met_and_one_more_is_not(name: str):
 
     def met(count: np.ndarray) -> np.ndarray:
         result = forward_default(target.put(case, np.maximum(count, 1.0)))
-        return np.asarray(service(case, **limits).slo.met(result))  # type: ignore[union-attr]
+        uses = gz.SLO(**limits).use(result)
+        # Times are proportional to the batch in places, so that three times a limit is met exactly, to rounding.
+        return np.asarray(result.feasible) & (np.max(list(uses.values()), axis=0) <= 1 + 1e-14)
 
     assert met(value)[feasible].all()
     assert not met(value + 1)[value < 2**24 - 1].any()

@@ -88,7 +88,7 @@ def sweep(
 
     if out is not None:
         files.check_target(out, FILES)
-        _check_writer(out)
+        check_writer(out)
     if plot is not None:
         files.check_target(plot, PICTURES)
     asked = cases.read(given, axis or [])
@@ -113,7 +113,7 @@ def sweep(
         _print(summary)
 
 
-def _check_writer(path: str) -> None:
+def check_writer(path: str) -> None:
     """Raise ValueError if the package that writes this kind of file is not there."""
     import importlib.util
 

@@ -195,10 +195,22 @@ def _read_slo(slo: SLOLike | None, workload: Any) -> tuple[SLO, list[str]]:
         return slo, []
     if slo is not None:
         return inputs.one_or_list("slo", slo, SLO)
-    listed = not isinstance(workload, str)
-    given = list(workload) if listed and isinstance(workload, Sequence) else [workload]
+    given = [workload] if isinstance(workload, str) else list(workload) if isinstance(workload, Sequence) else [None]
     if not all(isinstance(name, str) for name in given):
         raise ValueError("slo = None: say what is promised, for example slo=gz.SLO(ttft='200 ms', tpot='10 ms')")
+    return catalogue_slo(given, listed=not isinstance(workload, str)), []
+
+
+def catalogue_slo(given: Sequence[str], listed: bool) -> SLO:
+    """What the catalogue says is promised of workloads.
+
+    Args:
+        given: their names.
+        listed: along the dimension `workload`; else there is one.
+
+    Raises:
+        ValueError: an unknown name, or objectives that are not there or not of one kind.
+    """
     notes = [catalog.about("workload", name).notes for name in given]
     limits = [tuple(name for name in CEILINGS if name in note) for note in notes]
     if not limits[0] or len(set(limits)) > 1:
@@ -208,8 +220,8 @@ def _read_slo(slo: SLOLike | None, workload: Any) -> tuple[SLO, list[str]]:
         )
     values = {name: [units.parse(note[name], units.SECOND) for note in notes] for name in limits[0]}
     if not listed:
-        return SLO(**{name: value[0] for name, value in values.items()}), []
-    return SLO(**{name: Axis(value, ("workload",), units.SECOND) for name, value in values.items()}), []
+        return SLO(**{name: value[0] for name, value in values.items()})
+    return SLO(**{name: Axis(value, ("workload",), units.SECOND) for name, value in values.items()})
 
 
 def _check(target: Target, service: Service) -> None:

@@ -1,4 +1,5 @@
 """Plots of results, with units on the axes; one file per kind of result."""
 
+from genz_jax.plots.requirements import elasticities as elasticities, requirement as requirement
 from genz_jax.plots.style import save as save
 from genz_jax.plots.sweep import curves as curves, design_space as design_space, plot as plot
