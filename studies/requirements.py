@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 import genz_jax as gz
 from genz_jax import plots
@@ -242,8 +243,11 @@ def plot(dataset: xr.Dataset) -> Figure:
                     markeredgewidth=1.4,
                 )
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.yaxis.set_minor_formatter(NullFormatter())
         panel.set_ylabel(f"{LONG_NAMES[target]}\n({symbol})", fontsize=9)
-        panel.grid(True, axis="y", which="both", alpha=0.2)
+        panel.grid(True, axis="y", alpha=0.25)
         _chips(panel, target, scale)
     names = [f"{name}\n{kind}" for name, kind in zip(dataset.model.values, dataset.kind.values, strict=True)]
     panels[-1].set_xticks(np.arange(len(names)), names, fontsize=9)

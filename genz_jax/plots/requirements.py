@@ -156,8 +156,11 @@ def elasticities(dataset: "xr.Dataset", figure: str | None = None, path: str | N
         place = {str(dim): i for dim, i in at.items()}
         slope = bars.isel(place).values
         gain = gains.isel(place).values
-        order = np.argsort(-np.nan_to_num(np.abs(slope)), kind="stable")[:most]
-        order = order[np.nan_to_num(np.abs(slope[order])) > 5e-4]
+        # An efficiency or a relative rate changes a figure just as the rate that it is a share of.
+        own = np.isin(dataset.parameter_kind.values.astype(str), ("rate", "latency", "capacity", "power"))
+        size = np.where(own, np.nan_to_num(np.abs(slope)), 0.0)
+        order = np.argsort(-size, kind="stable")[:most]
+        order = order[size[order] > 5e-4]
         kinds = [str(kind) for kind in dataset.parameter_kind.values[order]]
         panel.barh(
             np.arange(order.size),
@@ -173,8 +176,9 @@ def elasticities(dataset: "xr.Dataset", figure: str | None = None, path: str | N
                 fontsize=7,
                 va="center",
             )
-        panel.set_yticks(np.arange(order.size), [str(p) for p in dataset.parameter.values[order]], fontsize=8)
-        panel.axvline(0.0, color="black", lw=0.8)
+        names = [str(p) for p in dataset.parameter.values[order]]
+        panel.set_yticks([*range(order.size), order.size + 0.6], [*names, "share"], fontsize=8)
+        panel.plot([0.0, 0.0], [-0.7, order.size - 0.3], color="black", lw=0.8)
         _strip(panel, shares.isel(place).values, order.size, [str(r) for r in dataset.resource.values])
         panel.set_xlabel(f"elasticity of {name}", fontsize=9)
         panel.set_xlim(-1.05, 1.05)
@@ -204,7 +208,8 @@ def _strip(panel: "Axes", shares: np.ndarray, rows: int, names: list[str]) -> No
 def _legend(drawn: "Figure", step: float) -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=COLOURS[0], label="rates, efficiencies"), Patch(color=COLOURS[1], label="latencies")]
+    handles = [Patch(color=COLOURS[0], label="rates"), Patch(color=COLOURS[1], label="latencies")]
     handles.append(Patch(color="none", label=f"+x %: gain with {step:.0%} better"))
     handles += [Patch(color=c, alpha=0.55, label=f"share: {name}") for name, c in RESOURCE_COLOURS.items()]
-    drawn.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    columns = len(handles) if drawn.get_figwidth() > 9 else 3
+    drawn.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)
