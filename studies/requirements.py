@@ -123,7 +123,7 @@ def exact(names: list[str], physics: str, links: bool) -> xr.Dataset:
         spread = gz.Parallelism(tp=DEVICES)
         for target in ("link_bw", "link_latency"):
             found[target] = gz.require(target, names, device, USE_CASES, spread, slo=both, **asked)[target]
-    return xr.Dataset(found).drop_vars(["slo_ttft", "slo_tpot"], errors="ignore")
+    return xr.Dataset({name: array.reset_coords(drop=True) for name, array in found.items()})
 
 
 def by_formula(names: list[str]) -> xr.Dataset:

@@ -17,6 +17,7 @@ from genz_jax.explore import sweep as blocks
 from genz_jax.explore.requirements import Limit, Obstacle, Requirement, inverse
 from genz_jax.explore.slo import CEILINGS
 from genz_jax.explore.targets import Service, Target, read_target
+from genz_jax.stack import stack, take
 
 DEFAULT, GENZ = assumptions.default, assumptions.genz
 FIGURES = ("ttft", "tpot", "latency", "throughput", "interactivity", "feasible", "memory")
@@ -38,6 +39,13 @@ EXACT = (
 def service(case: Case, **limits: Any) -> Service:
     """The case with a promise."""
     return Service(**{f.name: getattr(case, f.name) for f in dataclasses.fields(case)}, slo=gz.SLO(**limits))
+
+
+def few_kinds(stage: str, seed: int, n: int, **options: Any) -> Case:
+    """Random points of two models with attention, dense and with experts, which compile faster than all kinds."""
+    both = stack([gz.model(name) for name in ("llama-3.1-8b", "mixtral-8x7b")])
+    models = take(both, np.random.default_rng(seed).integers(0, 2, n))
+    return eqx.tree_at(lambda c: c.model, random_case(stage, seed, n, **options), models)
 
 
 def forward(case: Any, physics: Any = DEFAULT) -> Any:
@@ -104,7 +112,7 @@ def test_capacity_is_the_memory_that_is_needed():
 
 
 def test_capacity_with_an_offload_link_is_that_at_which_the_limit_is_just_met():
-    case = random_case("request", 13, 2_000)
+    case = few_kinds("request", 13, 2_000)
     rng = np.random.default_rng(13)
     case = eqx.tree_at(lambda c: c.platform.offload_bw, case, 10 ** rng.uniform(9.5, 12, 2_000))
     target = read_target("mem_capacity", case)
@@ -123,7 +131,7 @@ def test_capacity_with_an_offload_link_is_that_at_which_the_limit_is_just_met():
 def test_memory_bandwidth_beside_a_solution_over_sorted_breakpoints():
     """The times of single operators, of another path, sorted by where they turn from compute to memory."""
     n = 300
-    case = random_case("decode", 14, n)
+    case = few_kinds("decode", 14, n)
     decode: Any = evaluate(case, Question("decode", DEFAULT, operators=True))
     stack = {
         what: np.stack([np.broadcast_to(getattr(op, f"{what}_time"), n) for op in decode.operators.values()])
@@ -152,7 +160,7 @@ def test_memory_bandwidth_beside_a_solution_over_sorted_breakpoints():
 
 @pytest.mark.parametrize("name", ["mem_bw", "link_latency", "batch"])
 def test_a_tighter_objective_never_needs_less(name: str):
-    case = random_case("request", 15, 2_000)
+    case = few_kinds("request", 15, 2_000)
     target = read_target(name, case)
     limits = mixed_limits(forward_default(case))
     slacks = [0.6, 0.9, 1.0, 1.5, 4.0]
@@ -167,7 +175,7 @@ def test_a_tighter_objective_never_needs_less(name: str):
 
 @pytest.mark.parametrize("name", ["batch", "input_tokens"])
 def test_greatest_count_is_met_and_one_more_is_not(name: str):
-    case = random_case("request", 16, 3_000, capacity=(1e12, 1e13))
+    case = few_kinds("request", 16, 3_000, capacity=(1e12, 1e13))
     target = read_target(name, case)
     limits = mixed_limits(forward_default(case), 3.0)
     limits = {key: np.where(np.isfinite(limit), limit, 10.0) for key, limit in limits.items()}
@@ -199,7 +207,7 @@ def test_throughput_needs_a_batch_and_says_what_keeps_it_from_growing():
 
 @pytest.mark.parametrize("physics", [GENZ, DEFAULT.replace(smooth=0.05)], ids=["genz", "smooth"])
 def test_other_physics_are_inverted_too(physics: Any):
-    case = random_case("request", 17, 500)
+    case = few_kinds("request", 17, 500)
     compiled = jax.jit(lambda c: forward(c, physics))
     result = compiled(case)
     target = read_target("mem_bw", case)
@@ -212,7 +220,7 @@ def test_other_physics_are_inverted_too(physics: Any):
 
 
 def test_single_precision_is_good_to_a_thousandth():
-    case = random_case("request", 18, 2_000)
+    case = few_kinds("request", 18, 2_000)
     target = read_target("mem_bw", case)
     limits = mixed_limits(forward_default(case), np.random.default_rng(18).uniform(1.0, 2.0, 2_000))
     double = np.asarray(inverse(target, DEFAULT)(service(case, **limits)).value)

@@ -272,7 +272,8 @@ def slopes(question: Question, step: float, quick: bool = True) -> Any:
         degrees = [DEGREES[meta["units"]] for meta in metas]
         gain, share = [], []
         for i, degree in enumerate(degrees):
-            ratio = values[i] / improved[:, i] if degree > 0 else improved[:, i] / values[i]
+            own_value, new = values[i][None], improved[:, i]
+            ratio = own_value / new if degree > 0 else new / own_value
             gain.append(tuple(ratio - 1.0))
             share.append(_shares(used, elasticity[i], degree, jnp.where(jnp.isnan(values[i]), jnp.nan, 0.0)))
         return Sensitivity(
