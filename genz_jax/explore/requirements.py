@@ -284,6 +284,7 @@ class _Search:
         return jnp.broadcast_to(jnp.asarray(value, self.dtype), self.shape)
 
     def requirement(self) -> Requirement:
+        """The answer, by the kind of the target."""
         kind = self.target.kind
         if kind == "count":
             return self.greatest_count()
@@ -313,7 +314,7 @@ class _Search:
     def answer(
         self, value: jax.Array, use: jax.Array, feasible: jax.Array, reason: jax.Array, limit: jax.Array, best: Any
     ) -> Requirement:
-        assert self.service.slo is not None
+        """The value, its use of the limits and what sets it, or why there is none; and the best figures."""
         figures = {name: getattr(best, (CEILINGS | FLOORS)[name]) for name in self.limits}
         return Requirement(
             jnp.where(feasible, value, jnp.nan),
