@@ -6,7 +6,8 @@ Two models for each of four experiments, prefill and decode, with the time of GE
 - `published`: their terms from our operators. Against the `genz` preset, activations of decode steps go through
   memory, embedding, head and router are left out, a message between pipeline stages costs 4.2 µs more, and the beams
   of a model with grouped queries do not share the reading of their prompt's KV cache.
-- `genz` and `default`: all operators under these assumptions.
+- `genz` and `default`: all operators under these assumptions; what is neither attention nor communication counts as
+  GEMM, norms and activations too.
 """
 
 from typing import Any

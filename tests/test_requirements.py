@@ -177,7 +177,7 @@ def test_a_tighter_objective_never_needs_less(name: str):
 def test_greatest_count_is_met_and_one_more_is_not(name: str):
     case = few_kinds("request", 16, 3_000, capacity=(1e12, 1e13))
     target = read_target(name, case)
-    limits = mixed_limits(forward_default(case), 3.0)
+    limits = mixed_limits(forward_default(case), np.random.default_rng(16).uniform(0.2, 4.0, 3_000))
     limits = {key: np.where(np.isfinite(limit), limit, 10.0) for key, limit in limits.items()}
     found = inverse(target, DEFAULT)(service(case, **limits))
     feasible, value = np.asarray(found.feasible), np.asarray(found.value)
