@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 import genz_jax as gz
-from genz_jax import plots
+from genz_jax.plots.style import COLOURS
 
 MODELS = {
     "llama-2-7b": "dense (MHA)",
@@ -45,7 +45,7 @@ PUBLISHED = {
 }
 """Names of models in the table of v1."""
 
-PUBLISHED_USE_CASES = dict(
+PUBLISHED_USE_CASES: dict[str, str] = dict(
     zip(("QA", "Chat Bots", "QA + RAG", "Summarization", "Code Generation"), USE_CASES, strict=True)
 )
 TARGETS = ("mem_bw", "flops", "mem_capacity", "link_bw", "link_latency")
@@ -225,7 +225,7 @@ def plot(dataset: xr.Dataset) -> Figure:
     panels = np.atleast_1d(drawn.subplots(len(targets), 1, sharex=True))
     markers = {"published": "x", "genz": "o", "default": "s"}
     markers = {name: marker for name, marker in markers.items() if name in dataset.approach}
-    colours = plots.style.COLOURS
+    colours = COLOURS
     count = len(USE_CASES)
     for panel, target in zip(panels, targets, strict=True):
         symbol, scale = SCALES[target]

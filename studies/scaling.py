@@ -19,7 +19,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import genz_jax as gz
-from genz_jax import plots
+from genz_jax.plots.style import COLOURS
 
 EXPERIMENTS = {
     "compute": ("6A TFLOPS", "qa-rag", ("mixtral-8x7b", "gpt3-175b")),
@@ -126,7 +126,7 @@ def ours(points: list[dict[str, Any]], stage: str, approach: str) -> np.ndarray:
         return gz.axis([point[name] for point in points], "model")
 
     loads = [gz.workload(EXPERIMENTS[point["experiment"]][1]) for point in points]
-    load = {
+    load: dict[str, Any] = {
         name: gz.axis([float(getattr(one, name)) for one in loads], "model")
         for name in ("input_tokens", "output_tokens")
     }
@@ -180,7 +180,7 @@ def plot(dataset: xr.Dataset) -> Figure:
     """A panel for each experiment, model and stage: stacked times at every step, a bar for each approach."""
     drawn = Figure(figsize=(15.0, 13.0), layout="constrained")
     panels = drawn.subplots(len(EXPERIMENTS), 4)
-    colours = dict(zip(COMPONENTS, plots.style.COLOURS[:3], strict=True))
+    colours = dict(zip(COMPONENTS, COLOURS[:3], strict=True))
     approaches = list(dataset.approach.values)
     width = 0.8 / len(approaches)
     for row, experiment in zip(panels, EXPERIMENTS, strict=True):

@@ -117,7 +117,7 @@ def _lines(axes: "Axes", dataset: "xr.Dataset", name: str, chips: Sequence[str])
         )
 
 
-RESOURCE_COLOURS = dict(zip(("compute", "memory", "network", "latency"), COLOURS, strict=False))
+RESOURCE_COLOURS: dict[str, str] = dict(zip(("compute", "memory", "network", "latency"), COLOURS, strict=False))
 
 
 def elasticities(dataset: "xr.Dataset", figure: str | None = None, path: str | None = None, most: int = 8) -> "Figure":
