@@ -324,7 +324,7 @@ def test_objectives_of_the_catalogue_go_with_its_workloads():
 
 def test_one_place_that_cannot_be_met_makes_the_combination_impossible():
     big = CHIP.replace(mem_capacity="1 TB")
-    slo = gz.SLO(tpot=gz.axis(["1 us", "1 s"], dim="workload"))
+    slo = gz.SLO(tpot=gz.axis(["1 ns", "1 s"], dim="workload"))
     work = [gz.Workload(1, 100, 10), gz.Workload(1, 200, 10)]
     every = gz.require("mem_bw", "gpt2", big, dict(zip(("hard", "easy"), work, strict=True)), slo=slo, over="workload")
     assert not bool(every.feasible)

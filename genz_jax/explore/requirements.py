@@ -430,8 +430,8 @@ def combined(dataset: "xr.Dataset", over: str = "workload") -> "xr.Dataset":
     chosen = dataset.isel({over: place}).drop_vars(over, errors="ignore")
     chosen = chosen.drop_vars([c for c in chosen.coords if over in dataset[c].dims], errors="ignore")
     meaning = f"{over} that sets the {dataset.attrs['extreme']} {name}"
-    source = dataset[over] if over in dataset.coords else place
-    chosen[f"binding_{over}"] = source[place].drop_vars(over, errors="ignore") if over in dataset.coords else place
+    named = over in dataset.coords
+    chosen[f"binding_{over}"] = dataset[over][place].drop_vars(over, errors="ignore") if named else place
     chosen[f"binding_{over}"].attrs = {"units": units.ONE, "long_name": meaning}
     chosen.attrs = dataset.attrs | {"combined_over": json.dumps([over])}
     return chosen
