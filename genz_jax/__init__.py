@@ -15,8 +15,10 @@ from genz_jax.catalog import (
 )
 from genz_jax.estimate import estimate as estimate
 from genz_jax.explore.pareto import pareto as pareto
+from genz_jax.explore.requirements import combined as combined, require as require
 from genz_jax.explore.search import search as search
 from genz_jax.explore.search_result import SearchResult as SearchResult
+from genz_jax.explore.sensitivity import help_most as help_most, sensitivity as sensitivity
 from genz_jax.explore.slo import SLO as SLO
 from genz_jax.explore.sweep import sweep as sweep
 from genz_jax.flops import FlopCount as FlopCount, flop_count as flop_count

@@ -247,7 +247,8 @@ def to_dataset(
             members = list(meta["codes"])
             attrs["flag_values"] = np.array([m.value for m in members], dtype=np.int8)
             attrs["flag_meanings"] = " ".join(m.name for m in members)
-            attrs["flag_descriptions"] = "; ".join(_MEANINGS[meta["codes"]][m] for m in members)
+            meanings = meta.get("meanings") or _MEANINGS[meta["codes"]]
+            attrs["flag_descriptions"] = "; ".join(meanings[m] for m in members)
         variables[name] = (list(dims), array, attrs)
         if "dim" in meta:
             coords[meta["dim"]] = ([meta["dim"]], np.array(meta["labels"]), {"long_name": meta["dim"]})

@@ -1,4 +1,4 @@
-"""Command line: `genz-jax estimate`, `sweep`, `search`, `parity`, `models`, `platforms`, `workloads`.
+"""Command line of the package.
 
 What a command needs is imported when it runs, so that help appears at once.
 """
@@ -14,7 +14,9 @@ import typer.core
 from genz_jax.cli.catalogue import models, platforms, workloads
 from genz_jax.cli.estimate import EXAMPLES as ESTIMATE_EXAMPLES, estimate
 from genz_jax.cli.parity import EXAMPLES as PARITY_EXAMPLES, parity
+from genz_jax.cli.require import EXAMPLES as REQUIRE_EXAMPLES, require
 from genz_jax.cli.search import EXAMPLES as SEARCH_EXAMPLES, search
+from genz_jax.cli.sensitivity import EXAMPLES as SENSITIVITY_EXAMPLES, sensitivity
 from genz_jax.cli.sweep import EXAMPLES as SWEEP_EXAMPLES, sweep
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -81,6 +83,8 @@ def main(
 app.command(epilog=ESTIMATE_EXAMPLES)(estimate)
 app.command(epilog=SWEEP_EXAMPLES)(sweep)
 app.command(epilog=SEARCH_EXAMPLES)(search)
+app.command(epilog=REQUIRE_EXAMPLES)(require)
+app.command(epilog=SENSITIVITY_EXAMPLES)(sensitivity)
 app.command(epilog=PARITY_EXAMPLES)(parity)
 app.command(epilog="\b\nExamples:\n  genz-jax models\n  genz-jax models 'llama-3*' --json")(models)
 app.command(epilog="\b\nExamples:\n  genz-jax platforms\n  genz-jax platforms nvidia --json")(platforms)

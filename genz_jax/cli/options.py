@@ -46,6 +46,9 @@ def _assumptions(incomplete: str) -> list[str]:
     return _completions(["default", "genz"], incomplete)
 
 
+OTHER_STAGES = ("stage", "prefill", "decode", "draft", "draft_tokens", "acceptance")
+"""Options that a command for requests alone has not."""
+
 _MODEL_HELP = "Model, or a Hugging Face config.json; all names: genz-jax models."
 _PLATFORM_HELP = "Platform; all names: genz-jax platforms."
 _WORKLOAD_HELP = "Workload; all names: genz-jax workloads. Other options override its numbers."

@@ -4,7 +4,7 @@ import collections
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -109,7 +109,7 @@ def evaluate_axes(case: Case, names: dict[str, str], question: Question, progres
     grid = labels.read_grid(case)
     order = axis_order(case, grid.sizes)
     result, dims = run(case, grid.sizes, order, question, progress)
-    return labels.to_dataset(_variables(result, dims, order), grid, case, names, question)
+    return labels.to_dataset(variables(result, dims, order), grid, case, names, question)
 
 
 def ask(
@@ -143,17 +143,24 @@ def axis_order(case: Case, sizes: dict[str, int]) -> Dims:
 
 
 def _work_dims(case: Case) -> set[str]:
-    """Dimensions that the operators' counts depend on: those that not only the platform has."""
+    """Dimensions that the operators' counts depend on: those that not only the platform or an objective has."""
     axes = labels.axes_of(case).items()
-    return {dim for path, axis in axes if not path.startswith("platform.") for dim in axis.dims or ()}
+    return {dim for path, axis in axes if not path.startswith(("platform.", "slo.")) for dim in axis.dims or ()}
 
 
-def block_sizes(case: Case, sizes: dict[str, int], order: Dims) -> dict[str, int]:
-    """Lengths of a block along each dimension: the slow ones are cut first, none below 2."""
+def block_sizes(case: Case, sizes: dict[str, int], order: Dims, points: int | None = None) -> dict[str, int]:
+    """Lengths of a block along each dimension: the slow ones are cut first, none below 2.
+
+    Args:
+        case: the case, with axes.
+        sizes: lengths of its dimensions.
+        order: dimensions from slow to fast.
+        points: points of a block; by default `BLOCK`.
+    """
     block = {dim: sizes[dim] for dim in order}
     others = _work_dims(case)
     _cut(block, [dim for dim in order if dim in others], WORK_BLOCK)
-    _cut(block, list(order), BLOCK)
+    _cut(block, list(order), BLOCK if points is None else points)
     return block
 
 
@@ -189,26 +196,38 @@ def _part(tree: Any, place: dict[str, slice], order: Dims) -> Any:
 def run(
     case: Case, sizes: dict[str, int], order: Dims, question: Question, progress: bool
 ) -> tuple[Result, dict[int, Dims]]:
-    """Evaluate a case block by block.
+    """Evaluate a case block by block; arguments and results as for `walk`."""
+    return walk(compiled(question), case, sizes, order, progress)
+
+
+def walk(
+    function: Callable[[Any], Any],
+    case: Case,
+    sizes: dict[str, int],
+    order: Dims,
+    progress: bool,
+    points: int | None = None,
+) -> tuple[Any, dict[int, Dims]]:
+    """Apply a function to a case block by block.
 
     Args:
+        function: a compiled function from a case of arrays to a tree of arrays, point by point.
         case: the case, with axes.
         sizes: lengths of its dimensions.
         order: dimensions from slow to fast.
-        question: what is asked.
         progress: show a progress bar when it takes long.
+        points: points of a block; by default `BLOCK`, less for what holds much for each point.
 
     Returns:
-        A result of NumPy arrays, each with all dimensions in `order`, of length 1 where it does not depend on one; and
+        A tree of NumPy arrays, each with all dimensions in `order`, of length 1 where it does not depend on one; and
         the dimensions that each array depends on, by its place among the leaves.
 
     Raises:
         MemoryError: the arrays would not fit.
     """
-    function = compiled(question)
     case = slim(case)
     arrays = labels.to_arrays(case, order)
-    block = block_sizes(case, sizes, order)
+    block = block_sizes(case, sizes, order, points)
     corner = {dim: slice(0, block[dim]) for dim in order}
     # An output's shape shows what it depends on unless an axis has length 1.
     sample = labels.probe(case, order) if 1 in sizes.values() else _part(arrays, corner, order)
@@ -219,7 +238,7 @@ def run(
     _check_memory(leaves, full, sizes)
     outputs = [np.empty(shape, leaf.dtype) for shape, leaf in zip(full, leaves, strict=True)]
 
-    def store(place: dict[str, slice], result: Result) -> None:
+    def store(place: dict[str, slice], result: Any) -> None:
         for i, (output, leaf) in enumerate(zip(outputs, jax.tree.leaves(result), strict=True)):
             at = tuple(place[dim] if dim in dims[i] else slice(None) for dim in order)
             output[at] = np.asarray(leaf)
@@ -227,7 +246,7 @@ def run(
     count = math.prod(math.ceil(sizes[dim] / block[dim]) for dim in order)
     bar = tqdm(_blocks(sizes, block, order), total=count, unit="block", delay=2, leave=False, disable=not progress)
     # One block is copied out while the next is computed.
-    waiting: collections.deque[tuple[dict[str, slice], Result]] = collections.deque()
+    waiting: collections.deque[tuple[dict[str, slice], Any]] = collections.deque()
     for place in bar:
         waiting.append((place, function(_part(arrays, place, order))))
         if len(waiting) > 1:
@@ -267,23 +286,21 @@ def _check_memory(leaves: list[Any], full: list[tuple[int, ...]], sizes: dict[st
         )
 
 
-def _variables(
-    result: Result, dims: dict[int, Dims], order: Dims
-) -> dict[str, tuple[np.ndarray, Dims, dict[str, Any]]]:
+def variables(result: Result, dims: dict[int, Dims], order: Dims) -> dict[str, tuple[np.ndarray, Dims, dict[str, Any]]]:
     """Arrays with just the dimensions they depend on, by variable name; components and operators stacked last."""
     leaves, structure = jax.tree.flatten(result)
     places = jax.tree.unflatten(structure, list(dims.values()))
     arrays = labels.flat_figures(jax.tree.unflatten(structure, leaves))
-    variables = {}
+    found = {}
     for name, (depends, meta) in labels.flat_figures(places).items():
         value = arrays[name][0]
         if isinstance(value, dict):
             union = tuple(dim for dim in order if any(dim in part for part in depends.values()))
             stacked = np.stack(np.broadcast_arrays(*(_only(part, union, order) for part in value.values())), axis=-1)
-            variables[name] = (stacked, (*union, meta["dim"]), meta | {"labels": list(value)})
+            found[name] = (stacked, (*union, meta["dim"]), meta | {"labels": list(value)})
         else:
-            variables[name] = (_only(value, depends, order), depends, meta)
-    return variables
+            found[name] = (_only(value, depends, order), depends, meta)
+    return found
 
 
 def _only(array: np.ndarray, dims: Dims, order: Dims) -> np.ndarray:

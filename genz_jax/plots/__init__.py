@@ -1,5 +1,6 @@
 """Plots of results, with units on the axes; one file per kind of result."""
 
+from genz_jax.plots.requirements import elasticities as elasticities, requirement as requirement
 from genz_jax.plots.search import (
     best_by_size as best_by_size,
     cost_and_latency as cost_and_latency,

@@ -41,6 +41,8 @@ def scaled(array: "xr.DataArray") -> tuple[np.ndarray, str]:
         symbol, factor = "GB/s", 1e9
     if unit == units.SECOND and largest >= 2.0:
         symbol, factor = "s", 1.0
+    if unit == units.SECOND and 0 < largest < 1e-4:
+        symbol, factor = "µs", 1e-6
     name = str(array.attrs.get("long_name", array.name))
     return np.asarray(array.values, dtype=float) / factor, f"{name} ({symbol})" if symbol else name
 
