@@ -52,7 +52,7 @@ def _requests(workload: Workload) -> str:
     return ", ".join(f"{what} {float(n):g}" for what, n in single.items())
 
 
-def _one_or_list(what: str, given: Any, kind: type[Spec], look_up: Callable[[str], Any]) -> tuple[Any, list[str]]:
+def one_or_list(what: str, given: Any, kind: type[Spec], look_up: Callable[[str], Any]) -> tuple[Any, list[str]]:
     """The spec that was given, and the names along its dimension `what` if it was a list."""
 
     def read(item: Any) -> Any:
@@ -109,13 +109,13 @@ def read_case(
         ValueError: an unknown name, an empty list, or a name twice.
     """
     parts = {
-        "model": _one_or_list("model", model, Model, catalog.model),
-        "platform": _one_or_list("platform", platform, Platform, catalog.platform),
-        "workload": _one_or_list("workload", Workload() if workload is None else workload, Workload, catalog.workload),
-        "parallelism": _one_or_list(
+        "model": one_or_list("model", model, Model, catalog.model),
+        "platform": one_or_list("platform", platform, Platform, catalog.platform),
+        "workload": one_or_list("workload", Workload() if workload is None else workload, Workload, catalog.workload),
+        "parallelism": one_or_list(
             "parallelism", Parallelism() if parallelism is None else parallelism, Parallelism, _no_parallelism
         ),
-        "precision": _one_or_list("precision", "bf16" if precision_ is None else precision_, Precision, precision),
+        "precision": one_or_list("precision", "bf16" if precision_ is None else precision_, Precision, precision),
     }
     if speculation is not None and not isinstance(speculation, Speculation):
         raise ValueError(f"speculation = {speculation!r}: must be a gz.Speculation(draft, tokens, acceptance)")

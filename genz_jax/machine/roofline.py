@@ -93,10 +93,10 @@ def operator_time(
     if op.kind == "vector":
         return OperatorTime(0.0, memory, 0.0, memory)
     compute = work.flops * (speeds.flop * speeds.compute_efficiency)
-    return OperatorTime(compute, memory, 0.0, _slowest(compute, memory, assumptions.smooth))
+    return OperatorTime(compute, memory, 0.0, slowest(compute, memory, assumptions.smooth))
 
 
-def _slowest(a: Number, b: Number, smooth: float) -> jax.Array:
+def slowest(a: Number, b: Number, smooth: float) -> jax.Array:
     """max(a, b), or its p-norm with p = 1/smooth: at least the maximum, at most 2^smooth times it."""
     largest = jnp.maximum(a, b)
     if smooth == 0:
