@@ -17,6 +17,9 @@ from genz_jax.estimate import estimate as estimate
 from genz_jax.explore.costs import cost as cost
 from genz_jax.explore.slo import SLO as SLO
 from genz_jax.explore.sweep import sweep as sweep
+from genz_jax.explore.tuning import tune as tune
+from genz_jax.explore.tuning_problem import Budget as Budget
+from genz_jax.explore.tuning_result import Infeasible as Infeasible, TuneResult as TuneResult
 from genz_jax.flops import FlopCount as FlopCount, flop_count as flop_count
 from genz_jax.labels import save as save, words as words
 from genz_jax.machine.cost import (

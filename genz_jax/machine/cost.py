@@ -104,9 +104,7 @@ class CostModel(Spec):
     stack_bw: Number = number(units.BYTE_RATE, "bandwidth of a memory stack", _MEMORIES["hbm3"]["stack_bw"])
     # Estimates are 15 USD/GB (HBM3E, 2025), 17 (H100, SiliconAnalysts' cost bridge) and 7 (October 2023, LLMCompass).
     price_per_byte: Number = number("USD byte-1", "price of memory", 15.0 / 1e9, rule=NOT_NEGATIVE)
-    stack_footprint: Number = number(
-        units.AREA, "area of a stack on the interposer", 110.0
-    )  # assumption: 10 mm × 11 mm
+    stack_footprint: Number = number(units.AREA, "area of a stack on the interposer", 110.0)  # assumed
     # Packaging of H100 is put at 720 to 750 USD and of B200 at 1,100 (SiliconAnalysts, cost bridge, 2026), which is 0.4
     # to 0.6 USD/mm² of dies and stacks.
     packaging_rate: Number = number("USD mm-2", "packaging per area of dies and stacks", 0.50, rule=NOT_NEGATIVE)
