@@ -1,4 +1,4 @@
-"""Command line: `genz-jax estimate`, `sweep`, `parity`, `models`, `platforms`, `workloads`.
+"""Command line: `genz-jax estimate`, `sweep`, `tune`, `cost`, `parity`, `models`, `platforms`, `workloads`.
 
 What a command needs is imported when it runs, so that help appears at once.
 """
@@ -12,9 +12,11 @@ import typer
 import typer.core
 
 from genz_jax.cli.catalogue import models, platforms, workloads
+from genz_jax.cli.cost import EXAMPLES as COST_EXAMPLES, cost
 from genz_jax.cli.estimate import EXAMPLES as ESTIMATE_EXAMPLES, estimate
 from genz_jax.cli.parity import EXAMPLES as PARITY_EXAMPLES, parity
 from genz_jax.cli.sweep import EXAMPLES as SWEEP_EXAMPLES, sweep
+from genz_jax.cli.tune import EXAMPLES as TUNE_EXAMPLES, tune
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """Base of the errors of reading the command line."""
@@ -79,6 +81,8 @@ def main(
 
 app.command(epilog=ESTIMATE_EXAMPLES)(estimate)
 app.command(epilog=SWEEP_EXAMPLES)(sweep)
+app.command(epilog=TUNE_EXAMPLES)(tune)
+app.command(epilog=COST_EXAMPLES)(cost)
 app.command(epilog=PARITY_EXAMPLES)(parity)
 app.command(epilog="\b\nExamples:\n  genz-jax models\n  genz-jax models 'llama-3*' --json")(models)
 app.command(epilog="\b\nExamples:\n  genz-jax platforms\n  genz-jax platforms nvidia --json")(platforms)

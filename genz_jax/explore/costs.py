@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from genz_jax import catalog, labels, units
+from genz_jax import catalog, labels
 from genz_jax.axes import Axis
 from genz_jax.inputs import PlatformLike, one_or_list
 from genz_jax.machine.cost import CostFunction, CostModel, CostResult, device_cost
@@ -93,14 +93,3 @@ def _swept(case: _Priced, names: list[str]) -> "xr.Dataset":
     attrs = {"title": f"genz_jax cost: {', '.join(names)}"[:200], "platform_name": ", ".join(names)}
     coords = {f"device_{name}" if name in values else name: coord for name, coord in grid.coords.items()}
     return labels.plain_dataset(values, coords, attrs)
-
-
-def breakdown(result: CostResult, margin: float) -> dict[str, tuple[float, str]]:
-    """Parts of a device's price that add up to it, with their unit, in the order of a bill of materials."""
-    parts = {
-        "silicon": float(result.silicon_price),
-        "memory": float(result.memory_price),
-        "packaging, test, assembly": float(result.packaging_price),
-    }
-    parts["gross margin"] = sum(parts.values()) * margin / (1.0 - margin)
-    return {name: (value, units.MONEY) for name, value in parts.items()}

@@ -52,7 +52,8 @@ def read_tuned_case(
         names = [str(name) for name in axis.coords["workload"]]
 
     def column(leaf: Any) -> Any:
-        return (leaf.values if isinstance(leaf, Axis) else np.asarray(leaf, float)).reshape(-1, 1)
+        values = (leaf.values if isinstance(leaf, Axis) else np.asarray(leaf, float)).reshape(-1, 1)
+        return np.broadcast_to(values, (len(names), 1))
 
     load = jax.tree.map(column, case.workload, is_leaf=lambda leaf: isinstance(leaf, Axis))
     labels.refuse_bare_arrays(dataclasses.replace(case, workload=type(case.workload)()))

@@ -22,7 +22,7 @@ _PENALTY = 10.0
 _UPDATE = 10
 """Steps between updates of the multipliers."""
 
-_RATES = (0.06, 0.003)
+_RATES = (0.06, 0.0006)
 """Step sizes of Adam at the start and the end, as shares of the box."""
 
 
@@ -83,7 +83,8 @@ def descend(
 
     def step(state: State, count: Any) -> tuple[State, Any]:
         slope, found = jax.grad(lagrangian, has_aux=True)(state.unit, state.multipliers)
-        change, memory = optimiser.update(slope, state.memory)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to a count of int32
+            change, memory = optimiser.update(slope, state.memory)
         unit = optax.projections.projection_box(optax.apply_updates(state.unit, change), 0.0, 1.0)
         pushed = jnp.maximum(state.multipliers + _PENALTY * found.excess, 0.0)
         multipliers = jnp.where(count % _UPDATE == _UPDATE - 1, pushed, state.multipliers)
