@@ -18,7 +18,7 @@ from genz_jax.cli import app, cases as cli_cases, options
 from genz_jax.specs import FORMATS
 
 DATA = Path(__file__).parent / "data" / "genz"
-COMMANDS = ("estimate", "sweep", "parity", "models", "platforms", "workloads")
+COMMANDS = ("estimate", "sweep", "tune", "cost", "parity", "models", "platforms", "workloads")
 POINT = ("-m", "llama-3.1-70b", "-p", "H100-SXM")
 EIGHT = (*POINT, "--tp", "8", "--precision", "fp8", "--batch", "32", "--input", "2048", "--output", "256")
 GRID = ("-m", "llama-3.1-8b", "-p", "H100-SXM", "--stage", "decode")

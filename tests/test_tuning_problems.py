@@ -12,12 +12,9 @@ import pytest
 from scipy.optimize import differential_evolution, minimize
 
 import genz_jax as gz
-from genz_jax.assumptions import default
-from genz_jax.explore.tuning import Tuner
-from genz_jax.explore.tuning_inputs import choices_of, read_limits, read_tuned_case, read_variables, read_weights
-from genz_jax.explore.tuning_problem import Data, Form, outcome, read_goal
+from genz_jax.explore.tuning import Tuner, pose
+from genz_jax.explore.tuning_problem import Data, Form, outcome
 from genz_jax.explore.tuning_search import exact
-from genz_jax.stages import as_arrays
 
 pytestmark = pytest.mark.slow
 
@@ -47,14 +44,8 @@ class Problem:
 
     def parts(self) -> Tuner:
         """The problem as arrays, for other optimisers."""
-        case, names, shown = read_tuned_case(self.model, "H100-SXM", self.load, self.spread, self.precision)
-        variables = read_variables(case, self.bounds, None)
-        held = read_limits(names, self.budget, self.slo)
-        paths = tuple(v.path for v in variables if not v.spread)
-        form = Form(paths, read_goal(self.objective), tuple(limit for limit, _ in held), default)
-        bounds = np.array([bound for _, bound in held])
-        data = as_arrays(Data(case, gz.CostModel(), read_weights(names, None), bounds, 1.0))
-        return Tuner(form, data, variables, names, choices_of(data.case, form, variables, shown), shown)
+        given = (self.objective, self.model, "H100-SXM", self.load, self.spread, self.precision)
+        return pose(*given, bounds=self.bounds, slo=self.slo, budget=self.budget)
 
 
 CHAT = gz.Workload(batch=8, input_tokens=2048, output_tokens=256)

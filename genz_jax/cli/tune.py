@@ -16,7 +16,7 @@ Examples:
       --slo ttft=60ms --slo tpot=5ms --starts 64
   genz-jax tune cost_per_million_tokens -m llama-3.1-8b -p H100-SXM -w chat \\
       --bound mem_bw=1TB/s:20TB/s --bound batch=1:64 --slo catalogue \\
-      --budget area="800 mm2" --starts 64 -o out.nc --plot out.png --json
+      --budget power=700W --starts 64 -o out.nc --plot out.png --json
 
 \b
 Bounds: NAME=LOW:HIGH, with NAME any continuous number of the platform, or batch, tp, ep, pp.

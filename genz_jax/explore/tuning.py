@@ -108,21 +108,57 @@ def tune(
         `gz.tune("system_price", "llama-3.1-70b", "H100-SXM", "chat", slo="catalogue", precision="fp8",
         bounds={"flops": ("50 TFLOP/s", "5 PFLOP/s"), "mem_bw": ("1 TB/s", "20 TB/s"), "tp": (1, 8)})`
     """
+    tuner = pose(
+        objective,
+        model,
+        platform,
+        workload,
+        parallelism,
+        precision,
+        bounds=bounds,
+        over=over,
+        budget=budget,
+        slo=slo,
+        weights=weights,
+        cost_model=cost_model,
+        assumptions=assumptions,
+    )
+    return tuner.run(starts, steps, seed, 1_000_000 if check_grid is True else int(check_grid), progress)
+
+
+def pose(
+    objective: str | Objective,
+    model: str | Model,
+    platform: str | Platform,
+    workload: WorkloadLike | None = None,
+    parallelism: Parallelism | None = None,
+    precision: str | Precision | None = None,
+    *,
+    bounds: Mapping[str, Sequence[Any]],
+    over: Sequence[str] | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    slo: SLOLike = None,
+    weights: Sequence[float] | Mapping[str, float] | None = None,
+    cost_model: CostModel | CostFunction | None = None,
+    assumptions: str | Assumptions = "default",
+) -> "Tuner":
+    """The problem that `tune` solves, as arrays and functions of them, for other optimisers and for grids.
+
+    Arguments and errors as for `tune`.
+    """
     case, names, shown = read_tuned_case(model, platform, workload, parallelism, precision)
     variables = read_variables(case, bounds, over)
-    goal = read_goal(objective)
     held = read_limits(names, budget, slo)
     form = Form(
         tuple(v.path for v in variables if not v.spread),
-        goal,
+        read_goal(objective),
         tuple(limit for limit, _ in held),
         physics.preset(assumptions),
         None if cost_model is None or isinstance(cost_model, CostModel) else cost_model,
     )
     constants = CostModel() if cost_model is None else cost_model if isinstance(cost_model, CostModel) else None
     data = as_arrays(Data(case, constants, read_weights(names, weights), np.array([bound for _, bound in held]), 1.0))
-    tuner = Tuner(form, data, variables, names, choices_of(data.case, form, variables, shown), shown)
-    return tuner.run(starts, steps, seed, 1_000_000 if check_grid is True else int(check_grid), progress)
+    return Tuner(form, data, variables, names, choices_of(data.case, form, variables, shown), shown)
 
 
 class Tuner:
