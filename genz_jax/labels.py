@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import json
 import os
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -252,9 +253,9 @@ def to_dataset(
 
 
 def plain_dataset(
-    values: dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]],
-    coords: dict[str, Coordinate],
-    attrs: dict[str, Any] | None = None,
+    values: Mapping[str, tuple[Any, tuple[str, ...], Mapping[str, Any]]],
+    coords: Mapping[str, Coordinate],
+    attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Label arrays that are not the figures of a stage.
 

@@ -19,12 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-import genz_jax as gz
 from genz_jax import labels, plots, units
 from genz_jax.explore.tuning import Tuner, pose
 from genz_jax.explore.tuning_problem import Data, Form, outcome
 from genz_jax.plots.style import COLOURS, new_figure
-from genz_jax.plots.sweep import TODAY
+from genz_jax.plots.sweep import TODAY, _mark, _marks
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,6 +46,11 @@ SMOKE = {"flops": 16, "mem_bw": 16, "mem_capacity": 4, "link_bw": 4}
 def problem() -> Tuner:
     """Least price of all devices, with the memory and the latencies of all use cases as limits."""
     return pose("system_price", MODEL, BASE, list(USE_CASES), None, PRECISION, bounds=BOUNDS, slo="catalogue")
+
+
+def problem_bounds() -> dict[str, tuple[float, float]]:
+    """Bounds of the variables in base units."""
+    return {v.name: (v.low, v.high) for v in problem().variables}
 
 
 @functools.partial(jax.jit, static_argnames="form")
@@ -132,36 +136,32 @@ def plot(dataset: "xr.Dataset") -> "Figure":
         across, up, np.ma.masked_invalid(price / 1e3), norm=norm, cmap="cividis", shading="nearest"
     )
     image.set_rasterized(True)
-    levels = [n for n in (30, 40, 50, 70, 100, 150, 200, 300, 500, 700) if norm.vmin < n < norm.vmax]
+    low, high = float(np.nanmin(price)) / 1e3, float(np.nanmax(price)) / 1e3
+    levels = [n for n in (30, 40, 50, 70, 100, 150, 200, 300, 500, 700) if low < n < high]
     lines = panel.contour(across, up, price / 1e3, levels=levels, colors="white", linewidths=0.8)
     panel.clabel(lines, fmt=lambda v: f"{v:g}", fontsize=8)
-    for low in dataset["tp"].values[:-1]:
-        if (degree > low).any() and (degree <= low).any():
-            panel.contour(
-                across, up, (degree > low).astype(float), levels=[0.5], colors="black", linestyles="--", linewidths=1
-            )
+    for size in dataset["tp"].values[:-1]:
+        above = np.where(np.isnan(degree), np.nan, degree > size)
+        if (degree > size).any() and (degree <= size).any():
+            panel.contour(across, up, above, levels=[0.5], colors="black", linestyles="--", linewidths=1)
     for value in np.unique(degree[np.isfinite(degree)]):
         rows, columns = np.nonzero(degree == value)
         if rows.size > 0.01 * degree.size:
-            place = (across[int(np.median(columns))], up[int(np.median(rows))])
+            place = (across[int(np.median(columns))], up[int(np.quantile(rows, 0.8))])
             panel.text(*place, f"TP {value:g}", color="white", fontsize=11, fontweight="bold", ha="center")
-    for name in TODAY:
-        chip = gz.platform(name)
-        place = (float(chip.mem_bw) / 1e12, float(chip.flops) / 1e15)
-        if across[0] <= place[0] <= across[-1] and up[0] <= place[1] <= up[-1]:
-            panel.plot(*place, "o", color=COLOURS[1], markeredgecolor="black", markersize=5)
-            panel.annotate(chip.name.split("-SXM")[0], place, xytext=(4, 3), textcoords="offset points", fontsize=7)
+    _mark(panel, _marks(dataset, "mem_bw", "flops", TODAY))
     found = best(dataset)
-    panel.plot(
-        found["mem_bw"] / 1e12, found["flops"] / 1e15, "*", color=COLOURS[4], markeredgecolor="black", markersize=15
-    )
+    place = (found["mem_bw"] / 1e12, found["flops"] / 1e15)
+    panel.plot(*place, "*", color=COLOURS[4], markeredgecolor="black", markersize=15)
     panel.set(xscale="log", yscale="log", xlabel="memory bandwidth (TB/s)", ylabel="peak dense 16-bit rate (PFLOP/s)")
     panel.set_title(
         f"least price of all devices that serve {MODEL} in {PRECISION} in five use cases\n"
         f"star: {found['price'] / 1e3:.1f} kUSD; grey: no design does; {dataset.attrs['points']:,} designs",
         fontsize=9,
     )
-    drawn.colorbar(image, ax=panel, label="price of all devices (kUSD)", format=lambda v, _: f"{v:g}")
+    bar = drawn.colorbar(image, ax=panel, label="price of all devices (kUSD)", ticks=levels)
+    bar.ax.set_yticklabels([f"{level:g}" for level in levels])
+    bar.ax.minorticks_off()
     return drawn
 
 
@@ -185,7 +185,7 @@ def headline(dataset: "xr.Dataset") -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Compute, save and draw."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="a small grid, in seconds")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
     given = parser.parse_args(arguments)

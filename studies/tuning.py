@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Compute, save and draw."""
     import xarray as xr
 
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="few starts and a small grid")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
     given = parser.parse_args(arguments)

@@ -187,6 +187,21 @@ def test_lists_and_axes_give_a_dataset_of_the_single_points():
     assert watts.power.dims == ("device_power",)
 
 
+def test_bars_of_the_parts_add_up_to_the_totals(tmp_path):
+    from genz_jax import plots
+
+    costs = gz.cost(["H200", "B200"], HBM3E)
+    drawn = plots.cost_breakdown(costs, str(tmp_path / "cost.png"))
+    assert (tmp_path / "cost.png").stat().st_size > 10_000
+    make, hour = drawn.axes
+    ends = [max(bar.get_x() + bar.get_width() for bar in row) for row in zip(*hour.containers, strict=True)]
+    np.testing.assert_allclose(ends, costs.cost_per_hour.values, rtol=1e-6)
+    ends = [max(bar.get_x() + bar.get_width() for bar in row) for row in zip(*make.containers, strict=True)]
+    np.testing.assert_allclose(ends, costs.price.values * (1 - 0.88), rtol=1e-6)
+    with pytest.raises(ValueError, match="must be just platform"):
+        plots.cost_breakdown(gz.cost("H100-SXM", gz.CostModel().replace(gross_margin=gz.axis([0.1, 0.2]))))
+
+
 def test_a_function_of_ones_own_replaces_the_model():
     def mine(platform: gz.Platform) -> gz.CostResult:
         return dataclasses.replace(device_cost(platform, gz.CostModel()), price=platform.flops * 1e-11)

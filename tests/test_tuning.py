@@ -1,5 +1,7 @@
 """Tuning against closed forms, brute force through other paths, and finite differences."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.optimize import brentq
@@ -28,9 +30,13 @@ def figures(flops: float, mem_bw: float):
 
 def test_optimum_is_the_corner_of_the_two_limits(found):
     """Decode waits for memory: the bandwidth follows from TPOT, then the rate from TTFT."""
-    bandwidth = brentq(lambda bw: float(figures(found.variables["flops"], bw).tpot) - 5e-3, 2e11, 2e13, xtol=1e3)
-    rate = brentq(lambda f: float(figures(f, bandwidth).ttft) - 60e-3, 2e13, 5e15, xtol=1e3)
-    bandwidth = brentq(lambda bw: float(figures(rate, bw).tpot) - 5e-3, 2e11, 2e13, xtol=1e3)
+
+    def root(function, low: float, high: float) -> float:
+        return float(brentq(function, low, high, xtol=1e3))  # type: ignore[arg-type]
+
+    bandwidth = root(lambda bw: float(figures(found.variables["flops"], bw).tpot) - 5e-3, 2e11, 2e13)
+    rate = root(lambda f: float(figures(f, bandwidth).ttft) - 60e-3, 2e13, 5e15)
+    bandwidth = root(lambda bw: float(figures(rate, bw).tpot) - 5e-3, 2e11, 2e13)
     assert found.variables["mem_bw"] == pytest.approx(bandwidth, rel=1e-5)
     assert found.variables["flops"] == pytest.approx(rate, rel=1e-5)
     assert {held.name for held in found.active} == {"ttft", "tpot"}
@@ -61,9 +67,10 @@ def test_multipliers_are_the_change_of_the_optimum_with_the_limit(found, relaxed
 
 
 def test_other_numbers_do_not_compile_anew(found):
-    counts = [f._cache_size() for f in (tuning_search.descend, tuning_search._slopes)]
+    functions: list[Any] = [tuning_search.descend, tuning_search._slopes]
+    counts = [function._cache_size() for function in functions]
     least_power(gz.SLO(ttft="70 ms", tpot="6 ms"), seed=3)
-    assert [f._cache_size() for f in (tuning_search.descend, tuning_search._slopes)] == counts
+    assert [function._cache_size() for function in functions] == counts
 
 
 def test_grid_is_not_better_and_the_trace_is_finite(found):
@@ -89,6 +96,32 @@ def test_table_shows_optimum_limits_worth_and_certificate(found):
     text = str(found)
     for part in ("least power of llama-3.1-8b", "flops", "mem_bw", "ttft", "at most", "more:", "evaluations", "bound"):
         assert part in text
+
+
+def test_convergence_shows_starts_best_and_optimum(found, tmp_path):
+    from genz_jax import plots
+
+    drawn = plots.convergence(found, str(tmp_path / "convergence.png"))
+    assert (tmp_path / "convergence.png").stat().st_size > 10_000
+    objective, excess = drawn.axes
+    assert objective.get_ylabel() == "board power of a device (W)"
+    assert excess.get_ylabel() == "largest excess over a limit (%)"
+    lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in objective.lines}
+    np.testing.assert_allclose(lines["best start"], found.trace.objective.isel(start=0).values)
+    np.testing.assert_allclose(lines["optimum, exact model"], found.value)
+
+
+def test_map_marks_the_optimum(found):
+    from genz_jax import plots
+
+    chip = found.platform.replace(
+        flops=gz.geomspace("20 TFLOP/s", "5 PFLOP/s", 12), mem_bw=gz.geomspace("200 GB/s", "20 TB/s", 12)
+    )
+    space = gz.sweep(MODEL, chip, LOAD, figures=["latency"], progress=False)
+    drawn = plots.tuned_space(space, "latency", "mem_bw", "flops", found)
+    stars = [line for line in drawn.axes[0].lines if line.get_marker() == "*"]
+    place = (float(stars[0].get_xdata()[0]), float(stars[0].get_ydata()[0]))  # type: ignore[index]
+    assert place == pytest.approx((found.variables["mem_bw"] / 1e12, found.variables["flops"] / 1e15))
 
 
 @pytest.fixture(scope="module")
