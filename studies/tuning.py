@@ -63,8 +63,8 @@ def compute(smoke: bool = False, grid: "xr.Dataset | None" = None) -> "xr.Datase
     limits = found.limits
     pairs = np.array([[found.variables[name], by_grid[name]] for name in VARIABLES])
     extra = {
-        "price": (np.array([found.value, by_grid["price"]]), ("method",), {"units": units.MONEY, "long_name": "price"}),
-        "optimum": (pairs, ("variable", "method"), {"units": units.ONE, "long_name": "value in base units"}),
+        "price": (np.array([found.value, by_grid["price"]]), ("answer",), {"units": units.MONEY, "long_name": "price"}),
+        "optimum": (pairs, ("variable", "answer"), {"units": units.ONE, "long_name": "value in base units"}),
         "bound": (np.array(bounds), ("variable", "end"), {"units": units.ONE, "long_name": "bounds in base units"}),
         "elasticity": (
             np.array([held.elasticity for held in limits]),
@@ -73,7 +73,7 @@ def compute(smoke: bool = False, grid: "xr.Dataset | None" = None) -> "xr.Datase
         ),
     }
     coords = {
-        "method": labels.Coordinate(("method",), np.array(["gradient", "grid"]), {"long_name": "method"}),
+        "answer": labels.Coordinate(("answer",), np.array(["gradient", "grid"]), {"long_name": "answer"}),
         "variable": labels.Coordinate(("variable",), np.array(VARIABLES), {"long_name": "variable"}),
         "end": labels.Coordinate(("end",), np.array(["low", "high"]), {"long_name": "end"}),
         "limit": labels.Coordinate(("limit",), np.array([held.name for held in limits]), {"long_name": "limit"}),
