@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from genz_jax import labels, plots, units
 from genz_jax.explore.tuning import Tuner, pose
-from genz_jax.explore.tuning_problem import Data, Form, outcome
+from genz_jax.explore.tuning_problem import Data, Form, measure
 from genz_jax.plots.style import COLOURS, new_figure
 from genz_jax.plots.sweep import TODAY, _mark, _marks
 
@@ -55,11 +55,15 @@ def problem_bounds() -> dict[str, tuple[float, float]]:
 
 @functools.partial(jax.jit, static_argnames="form")
 def cheapest(form: Form, data: Data, rate: Any, axes: tuple[Any, Any, Any], spread: Any) -> tuple[Any, Any]:
-    """For one rate and every bandwidth: ln of the least price over capacities and links, and where it is."""
-    bandwidth, capacity, link = jnp.meshgrid(*axes, indexing="ij")
-    logs = jnp.stack([jnp.full(bandwidth.size, rate), bandwidth.ravel(), capacity.ravel(), link.ravel()])
-    found = outcome(form, data, logs, spread)
-    goal = jnp.where(jnp.max(found.excess, axis=0) <= 0.0, found.goal, jnp.inf).reshape(axes[0].size, -1)
+    """For one rate and every bandwidth: ln of the least price over capacities and links, and where it is.
+
+    Every axis has a dimension of its own: times are computed once for all capacities.
+    """
+    bandwidth, capacity, link = axes
+    logs = (rate[None, None, None], bandwidth[:, None, None], capacity[None, :, None], link[None, None, :])
+    goal, excess = measure(form, data, logs, spread)
+    served = functools.reduce(jnp.logical_and, [one <= 0.0 for one in excess])
+    goal = jnp.where(served, goal, jnp.inf).reshape(bandwidth.size, -1)
     return jnp.min(goal, axis=1), jnp.argmin(goal, axis=1)
 
 
@@ -105,7 +109,7 @@ def compute(smoke: bool = False) -> "xr.Dataset":
         "title": f"cheapest accelerator for {MODEL} in {PRECISION}",
         "use_cases": ", ".join(USE_CASES),
         "points": points,
-        "evaluations": points * len(USE_CASES),
+        "times": points // sizes["mem_capacity"] * len(USE_CASES),
         "seconds": seconds,
         "points_per_second": points / seconds,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
@@ -178,7 +182,7 @@ def headline(dataset: "xr.Dataset") -> str:
     run = dataset.attrs
     return (
         f"cheapest: {found['price']:,.0f} USD with tp {found['tp']:g}, {parts}\n"
-        f"{run['points']:,} designs, {run['evaluations']:,} evaluations, {run['seconds']:.1f} s, "
+        f"{run['points']:,} designs, {run['times']:,} TTFTs and TPOTs, {run['seconds']:.1f} s, "
         f"{run['points_per_second']:,.0f} designs/s, peak memory {run['peak_memory'] / 1e9:.2f} GB"
     )
 

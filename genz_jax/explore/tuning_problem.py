@@ -209,30 +209,35 @@ def price(form: Form, data: Data, platform: Platform, smooth: float) -> CostResu
     return device_cost(platform, data.cost_model, smooth)
 
 
-def outcome(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0) -> Outcome:
-    """Evaluate points.
+def measure(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0) -> tuple[Any, list[Any]]:
+    """Goal as it is minimised and the excess of every limit, each of the shape that it depends on.
 
     What the memory must hold is compared with the capacity here, smoothly, instead of by a mask that has no slope.
 
     Args:
         form: structure of the problem.
         data: its numbers.
-        logs: logarithms of the continuous variables, (d, n).
-        spread: tensor, expert and pipeline parallel size, each a single number or of shape (1, n).
+        logs: logarithms of each continuous variable; arrays of one rank that broadcast together.
+        spread: tensor, expert and pipeline parallel size, each a single number or an array like `logs` after a 1.
         smooth: 0 for the exact model, τ for p-norms with p = 1/τ.
     """
-    case = place(data.case, form.variables, logs, spread)
+    rank = max((log.ndim for log in logs), default=1)
+
+    def column(leaf: Any) -> Any:
+        return leaf.reshape(leaf.shape[:1] + (1,) * rank)
+
+    case = dataclasses.replace(data.case, workload=jax.tree.map(column, data.case.workload))
+    case = place(case, form.variables, logs, spread)
     cost = price(form, data, case.platform, smooth)
     # A device without memory limit, with the power that its rates make.
     roomy = case.platform.replace(mem_capacity=HUGE, offload_bw=None, power=cost.power)
     question = Question("request", form.assumptions.replace(smooth=smooth), form.figures)
     result: Any = evaluate(dataclasses.replace(case, platform=roomy), question)
     devices = case.parallelism.tp * case.parallelism.ep * case.parallelism.pp
-    shape = (data.weights.shape[0], logs.shape[1])
 
-    def whole(value: Any) -> Any:
+    def of(value: Any, workload: int | None) -> Any:
         value = jnp.asarray(value)
-        return jnp.broadcast_to(value if value.ndim else value[None, None], shape)
+        return value if value.ndim == 0 else value[workload or 0] if value.shape[0] > 1 else value[0]
 
     def of_cost(name: str) -> Any:
         return getattr(cost, SYSTEM[name][0]) * devices if name in SYSTEM else getattr(cost, name)
@@ -246,19 +251,29 @@ def outcome(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0)
         value = of_cost(goal.name)
     else:
         value = getattr(result, goal.name)
-    mean = jnp.sum(data.weights * whole(value), axis=0)
+    if jnp.ndim(value) and value.shape[0] > 1:
+        mean = jnp.sum(column(data.weights) * value, axis=0)
+    else:
+        mean = of(value, None)
     minimised = mean / data.scale if goal.function is not None else goal.sign * jnp.log(mean)
     excess = []
     for limit, bound in zip(form.limits, data.limits, strict=True):
-        at = limit.workload or 0
         if limit.kind == "memory":
-            excess.append(jnp.log(whole(result.memory)[at]) - jnp.log(whole(case.platform.mem_capacity)[at]))
+            full = jnp.log(of(result.memory, limit.workload)) - jnp.log(of(case.platform.mem_capacity, None))
+            excess.append(full)
         elif limit.kind == "budget":
-            excess.append(jnp.log(whole(of_cost(limit.name))[at] / bound))
+            excess.append(jnp.log(of(of_cost(limit.name), None) / bound))
         else:
             used = SLO(**{limit.name: bound}).use(result)[limit.name]
-            excess.append(jnp.log(whole(used)[at]))
-    return Outcome(minimised, jnp.stack(excess))
+            excess.append(jnp.log(of(used, limit.workload)))
+    return minimised, excess
+
+
+def outcome(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0) -> Outcome:
+    """Evaluate n points: arguments as for `measure`, `logs` of shape (d, n)."""
+    goal, excess = measure(form, data, logs, spread, smooth)
+    shape = logs.shape[1:]
+    return Outcome(jnp.broadcast_to(goal, shape), jnp.stack([jnp.broadcast_to(one, shape) for one in excess]))
 
 
 def slopes(form: Form, data: Data, logs: Any, spread: Any) -> tuple[Outcome, Outcome]:
