@@ -8,19 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.optimize import linprog
-from scipy.stats import qmc
 
 from genz_jax.explore.tuning_problem import Data, Form, Outcome, outcome, slopes
 
 STAGES = (0.1, 0.0)
 """Smoothing of the maxima, stage by stage; each compiles once, which takes longer than its steps."""
 
-_PENALTY = 10.0
-"""Weight ρ of the augmented Lagrangian; goal and excess are logarithms, so that multipliers are of order 1."""
+_PENALTY = 100.0
+"""Weight ρ of the augmented Lagrangian; goal and excess are logarithms, so that multipliers are of order 1.
 
-_UPDATE = 10
-"""Steps between updates of the multipliers."""
+Starts of a problem of four rates that end within 1 % of the optimum: 21 % with 10, 38 with 40, 53 with 100."""
+
+_UPDATE = 20
+"""Steps between updates of the multipliers: 80 % of the same starts, against 53 with 10."""
+
+_FORGET = 0.9
+"""Decay of Adam's second moment: with the usual 0.999 the large slopes of limits broken at first slow all later steps."""
 
 _RATES = (0.06, 0.0006)
 """Step sizes of Adam at the start and the end, as shares of the box."""
@@ -36,7 +39,7 @@ class State(eqx.Module):
 
 def _optimiser(steps: int) -> optax.GradientTransformation:
     first, last = _RATES
-    return optax.adam(optax.exponential_decay(first, steps, last / first))
+    return optax.adam(optax.exponential_decay(first, steps, last / first), b2=_FORGET)
 
 
 def begin(unit: Any, limits: int, steps: int) -> State:
@@ -46,6 +49,8 @@ def begin(unit: Any, limits: int, steps: int) -> State:
 
 def scatter(dimensions: int, starts: int, seed: int) -> np.ndarray:
     """Places of the unit box, (d, n): Sobol points, so that few cover it evenly."""
+    from scipy.stats import qmc  # slow to import, and only needed here
+
     if dimensions == 0:
         return np.zeros((0, starts))
     sampler = qmc.Sobol(dimensions, rng=np.random.default_rng(seed))
@@ -178,6 +183,8 @@ class Bundle:
 
     def solve(self, trust: bool, keep: int = 24) -> Any:
         """The linear program over the planes; variables are the place, the goal and the excess that is bought off."""
+        from scipy.optimize import linprog
+
         d, centre = self.low.size, self.places[self.best]
         recent = sorted({self.best, *range(max(len(self.places) - keep, 0), len(self.places))})
         rows, bounds, owners = [], [], []
