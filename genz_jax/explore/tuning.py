@@ -68,7 +68,7 @@ def tune(
     All starts descend at once in one compiled scan: Adam in the logarithms of the variables on an augmented Lagrangian,
     projected onto the bounds, with maxima smoothed less and less and exact at the end. The best are polished by cutting
     planes on the exact model, which give the multipliers of the limits and a lower bound. What memory must hold is a
-    limit like the others. Batch is tuned as a real number, then both whole numbers beside it are tried and all else is
+    limit like the others, so that nothing is offloaded. Batch is tuned as a real number, then both whole numbers beside it are tried and all else is
     polished anew. Parallel sizes are not relaxed, for heads and experts divide or do not: every choice within the
     bounds that the model allows gets starts of its own.
 
@@ -88,7 +88,7 @@ def tune(
         budget: upper limits of cost, a `gz.Budget` or a dict of its fields.
         slo: a `gz.SLO` for all workloads, one for each as a list or by name, or "catalogue" for those that the
             catalogue has.
-        weights: shares of the workloads in the objective, by default equal.
+        weights: shares of the workloads in the objective, which is the mean of theirs; by default equal.
         cost_model: constants of cost, or a function of a platform that returns a `CostResult`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         starts: how many starts.

@@ -23,7 +23,7 @@ _UPDATE = 20
 """Steps between updates of the multipliers: 80 % of the same starts, against 53 with 10."""
 
 _FORGET = 0.9
-"""Decay of Adam's second moment: with the usual 0.999 the large slopes of limits broken at first slow all later steps."""
+"""Decay of Adam's second moment: with the usual 0.999 the large slopes of limits broken at first slow the rest."""
 
 _RATES = (0.06, 0.0006)
 """Step sizes of Adam at the start and the end, as shares of the box."""
