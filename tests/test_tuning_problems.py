@@ -15,6 +15,8 @@ import genz_jax as gz
 from genz_jax.explore.tuning import Tuner, pose
 from genz_jax.explore.tuning_problem import Data, Form, outcome
 from genz_jax.explore.tuning_search import exact
+from genz_jax.machine.cost import device_cost
+from genz_jax.results import RequestResult
 
 pytestmark = pytest.mark.slow
 
@@ -163,7 +165,7 @@ def slsqp(counted: Counted, start: np.ndarray) -> tuple[float, np.ndarray]:
         bounds=list(zip(tuner.low, tuner.high, strict=True)),
         constraints=[{"type": "ineq", "fun": lambda x: -at(x)[1], "jac": lambda x: -at(x)[3]}],
         method="SLSQP",
-        options={"maxiter": 200, "ftol": 1e-9},
+        options={"maxiter": 100, "ftol": 1e-9},
     )
     goal, excess, _, _ = counted(found.x)
     return (goal if excess.max() <= 1e-6 else np.inf), found.x
@@ -234,3 +236,24 @@ def test_no_worse_than_scipy_and_faster_per_solution(name):
     assert sign * np.log(many.value) <= by_evolution + slack
     assert mine < slsqp_seconds
     assert mine < evolution_seconds
+
+
+def test_a_function_of_ones_own_as_objective_and_as_cost():
+    """The mean of a mix, by a function of result and platform, under a budget that a function of cost has."""
+    loads = {"chat": CHAT, "short": gz.Workload(batch=4, input_tokens=512, output_tokens=64)}
+    bounds, shares = {"flops": FLOPS, "mem_bw": MEM_BW}, {"chat": 1.0, "short": 3.0}
+
+    def mine(platform: gz.Platform) -> gz.CostResult:
+        return device_cost(platform, gz.CostModel().replace(gross_margin=0.0))
+
+    def delay(result: RequestResult, platform: gz.Platform) -> Any:
+        return result.ttft + 100.0 * result.tpot
+
+    given = ("llama-3.1-8b", "H100-SXM", loads, None, "fp8")
+    options = {"bounds": bounds, "weights": shares, "budget": {"price": 4000.0}, "starts": 16, "progress": False}
+    found = gz.tune(delay, *given, cost_model=mine, check_grid=250_000, **options)
+    told = {name: float(delay(result, found.platform)) for name, result in found.results.items()}
+    assert found.value == pytest.approx(0.25 * told["chat"] + 0.75 * told["short"], rel=1e-9)
+    assert float(found.cost.price) == pytest.approx(4000.0, rel=1e-6)
+    assert found.certificate.gap is not None
+    assert -0.02 < found.certificate.gap <= 1e-9

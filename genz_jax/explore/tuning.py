@@ -68,9 +68,9 @@ def tune(
     All starts descend at once in one compiled scan: Adam in the logarithms of the variables on an augmented Lagrangian,
     projected onto the bounds, with maxima smoothed less and less and exact at the end. The best are polished by cutting
     planes on the exact model, which give the multipliers of the limits and a lower bound. What memory must hold is a
-    limit like the others, so that nothing is offloaded. Batch is tuned as a real number, then both whole numbers beside it are tried and all else is
-    polished anew. Parallel sizes are not relaxed, for heads and experts divide or do not: every choice within the
-    bounds that the model allows gets starts of its own.
+    limit like the others, so that nothing is offloaded. Batch is tuned as a real number, then both whole numbers beside
+    it are tried and all else is polished anew. Parallel sizes are not relaxed, for heads and experts divide or do not:
+    every choice within the bounds that the model allows gets starts of its own.
 
     Args:
         objective: a figure of cost (`price`, `power`, `area`, `cost_per_hour`, or of all devices `system_price` …), of
