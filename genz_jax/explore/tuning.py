@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from genz_jax import assumptions as physics, labels, units
+from genz_jax import assumptions as physics, units
 from genz_jax.assumptions import Assumptions
 from genz_jax.evaluate import Case, Question, compiled
 from genz_jax.explore.slo import SLO
@@ -33,8 +33,8 @@ from genz_jax.explore.tuning_problem import (
     price,
     read_goal,
 )
-from genz_jax.explore.tuning_result import Certificate, Held, Infeasible, TuneResult
-from genz_jax.explore.tuning_search import STAGES, WIDTH, Bundle, begin, descend, exact, polish, scatter
+from genz_jax.explore.tuning_result import Certificate, Held, Infeasible, TuneResult, trace_dataset
+from genz_jax.explore.tuning_search import STAGES, WIDTH, Bundle, begin, descend, exact, polish, scatter, shares
 from genz_jax.fields import Label
 from genz_jax.inputs import WorkloadLike
 from genz_jax.machine.cost import CostFunction, CostModel
@@ -199,7 +199,9 @@ class Tuner:
         certified = bundle.certificate(len(self.form.limits))
         best_evaluations = 2 * steps + (1 + len(self.continuous)) * polished
         evaluations = 2 * steps * starts + (1 + len(self.continuous)) * polished * WIDTH
-        trace = self._trace(goals[:, ranks], excess[:, ranks], spread[:, ranks], steps)
+        told = self._told(goals[:, ranks])
+        smooth = np.repeat(STAGES, shares(steps))
+        trace = trace_dataset(self.form.goal, told, excess[:, ranks], spread[:, ranks], smooth, self._title())
         counts = (best_evaluations, evaluations)
         grid = self._grid(grid_points, progress) if grid_points else None
         return self._result(place, chosen, bundle, certified, counts, trace, grid)
@@ -218,7 +220,7 @@ class Tuner:
         state = begin(jnp.asarray(unit), len(self.form.limits), steps)
         box = (jnp.asarray(self.low)[:, None], jnp.asarray(self.high)[:, None])
         traces = []
-        plan = list(zip(STAGES, _shares(steps), strict=True))
+        plan = list(zip(STAGES, shares(steps), strict=True))
         for smooth, part in tqdm(plan, unit="stage", delay=2, leave=False, disable=not progress):
             state, goals, excess = descend(self.form, smooth, part, steps, state, self.data, box, self._sizes(spread))
             traces.append((np.asarray(goals), np.asarray(excess)))
@@ -370,7 +372,7 @@ class Tuner:
             if not bool(found.feasible):
                 raise RuntimeError(f"tune: {name} does not run on the design that was found: {results[name].reason}")
         final, _ = exact(self.form, self.data, self._logs(values)[:, None], chosen[:, None])
-        value = self._told(float(final.goal[0]))
+        value = float(self._told(float(final.goal[0])))
         unit_value = float(self.data.scale) if self.form.goal.function is not None else value
         excess = final.excess[:, 0]
         at = np.exp(place)
@@ -409,11 +411,11 @@ class Tuner:
     def _logs(self, values: Mapping[str, float]) -> np.ndarray:
         return np.log([values[v.name] for v in self.continuous])
 
-    def _told(self, goal: float) -> float:
+    def _told(self, goal: Any) -> Any:
         """The objective from the goal as it is minimised."""
         if self.form.goal.function is not None:
             return goal * float(self.data.scale)
-        return float(np.exp(self.form.goal.sign * goal))
+        return np.exp(self.form.goal.sign * goal)
 
     def _bounds(self, values: Mapping[str, float], box: np.ndarray, unit_value: float) -> list[Held]:
         """The bounds that the optimum lies at."""
@@ -430,9 +432,9 @@ class Tuner:
     def _certificate(
         self, value: float, bound: float | None, counts: tuple[int, int], grid: GridBest | None
     ) -> Certificate:
-        best = None if grid is None else self._told(grid.goal)
+        best = None if grid is None else float(self._told(grid.goal))
         gap = None if best is None else self.form.goal.sign * (value - best) / abs(best)
-        lower = None if bound is None else self._told(bound)
+        lower = None if bound is None else float(self._told(bound))
         return Certificate(value, lower, best, 0 if grid is None else grid.points, gap, *counts)
 
     def _grid(self, points: int, progress: bool) -> GridBest:
@@ -443,34 +445,3 @@ class Tuner:
             axis = np.linspace(low, high, each)
             axes.append(np.log(np.unique(np.round(np.exp(axis)))) if v.name == "batch" else axis)
         return best_of_grid(self.form, self.data, axes, [tuple(c) for c in self.choices.T], progress)
-
-    def _trace(self, goals: np.ndarray, excess: np.ndarray, spread: np.ndarray, steps: int) -> Any:
-        function = self.form.goal.function is not None
-        told = goals * float(self.data.scale) if function else np.exp(self.form.goal.sign * goals)
-        stage = np.repeat(STAGES, _shares(steps))
-        meta = self.form.goal.meta
-        values: dict[str, Any] = {
-            "objective": (told.T, ("start", "step"), meta),
-            "excess": (
-                np.expm1(np.minimum(excess, 50.0)).T,
-                ("start", "step"),
-                {"units": units.ONE, "long_name": "largest share by which a limit is exceeded"},
-            ),
-            "smooth": (stage, ("step",), {"units": units.ONE, "long_name": "smoothing of the maxima"}),
-        }
-        for name, row in zip(SPREAD, spread, strict=True):
-            values[name] = (row, ("start",), {"units": units.ONE, "long_name": f"{name} of the start"})
-        coords = {
-            "step": labels.Coordinate(("step",), np.arange(1, steps + 1), {"units": units.ONE, "long_name": "step"}),
-            "start": labels.Coordinate(
-                ("start",), np.arange(spread.shape[1]), {"units": units.ONE, "long_name": "start, best first"}
-            ),
-        }
-        return labels.plain_dataset(values, coords, {"title": self._title()[:200], "objective": self.form.goal.name})
-
-
-def _shares(steps: int) -> list[int]:
-    """Steps of each stage of smoothing."""
-    each = [steps // len(STAGES)] * len(STAGES)
-    each[-1] += steps - sum(each)
-    return each

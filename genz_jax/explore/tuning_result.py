@@ -2,9 +2,12 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from genz_jax import units
+import numpy as np
+
+from genz_jax import labels, units
+from genz_jax.explore.tuning_problem import SPREAD, Goal
 from genz_jax.machine.cost import CostResult
 from genz_jax.results import RequestResult
 from genz_jax.specs import Parallelism, Platform, Precision, Workload
@@ -165,6 +168,35 @@ class TuneResult:
                 f"gap {found.gap:+.3%}"
             )
         return lines
+
+
+def trace_dataset(
+    goal: Goal, objective: np.ndarray, excess: np.ndarray, spread: np.ndarray, smooth: np.ndarray, title: str
+) -> "xr.Dataset":
+    """Label the steps of the starts.
+
+    Args:
+        goal: what is made best.
+        objective: its value, (steps, n).
+        excess: logarithm of the largest excess over a limit, (steps, n).
+        spread: parallel sizes of the starts, (3, n).
+        smooth: smoothing of the maxima at every step.
+        title: what was tuned.
+    """
+    share = {"units": units.ONE, "long_name": "largest share by which a limit is exceeded"}
+    values: dict[str, Any] = {
+        "objective": (objective.T, ("start", "step"), goal.meta),
+        "excess": (np.expm1(np.minimum(excess, 50.0)).T, ("start", "step"), share),
+        "smooth": (smooth, ("step",), {"units": units.ONE, "long_name": "smoothing of the maxima"}),
+    }
+    for name, row in zip(SPREAD, spread, strict=True):
+        values[name] = (row, ("start",), {"units": units.ONE, "long_name": f"{name} of the start"})
+    steps, starts = np.arange(1, smooth.size + 1), np.arange(spread.shape[1])
+    coords = {
+        "step": labels.Coordinate(("step",), steps, {"units": units.ONE, "long_name": "step"}),
+        "start": labels.Coordinate(("start",), starts, {"units": units.ONE, "long_name": "start, best first"}),
+    }
+    return labels.plain_dataset(values, coords, {"title": title[:200], "objective": goal.name})
 
 
 def _round_step(limit: float) -> float:

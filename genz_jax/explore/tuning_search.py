@@ -29,6 +29,13 @@ _RATES = (0.06, 0.0006)
 """Step sizes of Adam at the start and the end, as shares of the box."""
 
 
+def shares(steps: int) -> list[int]:
+    """Steps of each stage of smoothing."""
+    each = [steps // len(STAGES)] * len(STAGES)
+    each[-1] += steps - sum(each)
+    return each
+
+
 class State(eqx.Module):
     """Where the starts are in the unit box (d, n), their multipliers (c, n), and the optimiser's memory."""
 
