@@ -14,6 +14,7 @@ from genz_jax.catalog import (
     workloads as workloads,
 )
 from genz_jax.estimate import estimate as estimate
+from genz_jax.explore.costs import cost as cost
 from genz_jax.explore.pareto import pareto as pareto
 from genz_jax.explore.requirements import combined as combined, require as require
 from genz_jax.explore.search import search as search
@@ -21,8 +22,17 @@ from genz_jax.explore.search_result import SearchResult as SearchResult
 from genz_jax.explore.sensitivity import help_most as help_most, sensitivity as sensitivity
 from genz_jax.explore.slo import SLO as SLO
 from genz_jax.explore.sweep import sweep as sweep
+from genz_jax.explore.tuning import tune as tune
+from genz_jax.explore.tuning_problem import Budget as Budget
+from genz_jax.explore.tuning_result import Infeasible as Infeasible, TuneResult as TuneResult
 from genz_jax.flops import FlopCount as FlopCount, flop_count as flop_count
 from genz_jax.labels import save as save, words as words
+from genz_jax.machine.cost import (
+    CostModel as CostModel,
+    CostResult as CostResult,
+    cost_per_million_tokens as cost_per_million_tokens,
+)
+from genz_jax.machine.power import PowerModel as PowerModel
 from genz_jax.parameters import ParameterCount as ParameterCount, parameter_count as parameter_count
 from genz_jax.specs import (
     FFN as FFN,

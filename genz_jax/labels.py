@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import json
 import os
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -33,6 +34,9 @@ from genz_jax.work.mapping import REASONS, Reason
 from genz_jax.work.operators import COMPONENTS
 
 Tree = TypeVar("Tree")
+Specs = TypeVar("Specs", bound=eqx.Module)
+"""A pytree of specs: a `Case`, or another set of them."""
+
 _SHORT = {f"platform.{path}": alias for alias, path in LINK_ALIASES.items()}
 _MEANINGS = {Bound: BOUNDS, Reason: REASONS, Format: FORMAT_WORDS}
 
@@ -66,7 +70,7 @@ def _path(keys: tuple) -> str:
     return ".".join(str(getattr(key, "name", getattr(key, "idx", key))) for key in keys)
 
 
-def _metadata(case: Case, path: str) -> dict[str, Any]:
+def _metadata(case: eqx.Module, path: str) -> dict[str, Any]:
     """Metadata of the field at a path."""
     at: Any = case
     *outer, last = path.split(".")
@@ -91,7 +95,7 @@ def short_name(path: str) -> str:
     return "_".join([*outer[-2:], last]).removeprefix("platform_") if unclear else last
 
 
-def name_axes(case: Case) -> Case:
+def name_axes(case: Specs) -> Specs:
     """A case whose axes without a dimension have one of the name of their field.
 
     Raises:
@@ -114,7 +118,7 @@ def name_axes(case: Case) -> Case:
     return jax.tree_util.tree_map_with_path(name, case, is_leaf=_is_axis)
 
 
-def axes_of(case: Case) -> dict[str, Axis]:
+def axes_of(case: eqx.Module) -> dict[str, Axis]:
     """All axes of a case by the dotted path of their field."""
     leaves = jax.tree_util.tree_leaves_with_path(case, is_leaf=_is_axis)
     return {_path(keys): leaf for keys, leaf in leaves if _is_axis(leaf)}
@@ -130,7 +134,7 @@ def refuse_bare_arrays(case: Case) -> None:
             )
 
 
-def read_grid(case: Case) -> Grid:
+def read_grid(case: eqx.Module) -> Grid:
     """The dimensions of a case's axes, crossed in the order of the fields.
 
     Raises:
@@ -171,7 +175,7 @@ def read_grid(case: Case) -> Grid:
     return Grid(sizes, coords)
 
 
-def to_arrays(case: Case, order: tuple[str, ...]) -> Case:
+def to_arrays(case: Specs, order: tuple[str, ...]) -> Specs:
     """A case whose axes are arrays of one rank, dimension k of length n_k at place k of `order`, elsewhere 1."""
 
     def place(leaf: Any) -> Any:
@@ -257,6 +261,27 @@ def to_dataset(
         coords["component_description"] = (["component"], np.array(described), {"long_name": "what it is"})
     dataset = xr.Dataset(variables, coords, _attributes(case, names, question))
     return dataset.transpose(*grid.sizes, ...)
+
+
+def plain_dataset(
+    values: Mapping[str, tuple[Any, tuple[str, ...], Mapping[str, Any]]],
+    coords: Mapping[str, Coordinate],
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Label arrays that are not the figures of a stage.
+
+    Args:
+        values: array, dimensions, and metadata with `units` and `long_name`, by name.
+        coords: coordinates by name.
+        attrs: attributes beside the versions and the time.
+    """
+    variables: dict[str, Any] = {}
+    for name, (array, dims, meta) in values.items():
+        variables[name] = (list(dims), np.asarray(array), {key: meta[key] for key in ("units", "long_name")})
+    labelled: dict[str, Any] = {name: (list(c.dims), c.values, dict(c.attrs)) for name, c in coords.items()}
+    made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    versions = {"genz_jax_version": _version(), "jax_version": jax.__version__, "created": made}
+    return xr.Dataset(variables, labelled, {**(attrs or {}), **versions})
 
 
 @functools.cache

@@ -13,6 +13,8 @@ SECOND, WATT, JOULE = "s", "W", "J"
 TOKEN, TOKEN_RATE = "token", "token s-1"
 REQUEST_RATE = "request s-1"
 JOULE_PER_TOKEN = "J token-1"
+AREA, MONEY = "mm2", "USD"
+MONEY_PER_HOUR, MONEY_PER_MEGATOKEN = "USD h-1", "USD Mtoken-1"
 ONE = "1"
 
 _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "m": 1e-3, "u": 1e-6, "µ": 1e-6}
@@ -32,6 +34,10 @@ _SYMBOLS = {  # spelling: (base unit, factor)
     "token": (TOKEN, 1.0),
     "tokens": (TOKEN, 1.0),
     "tok": (TOKEN, 1.0),
+    "mm2": (AREA, 1.0),
+    "mm²": (AREA, 1.0),
+    "USD": (MONEY, 1.0),
+    "$": (MONEY, 1.0),
 }
 _PER_SECOND = {"FLOPS": "FLOP", "FLOPs": "FLOP", "flops": "flop", "OPS": "OP", "Bps": "B", "bps": "b"}
 _TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf|nan)\s*([^\d\s/][^\s/]*)?\s*(/\s*s)?\s*")
@@ -45,6 +51,8 @@ _EXAMPLES = {
     JOULE: "1 J",
     TOKEN: "2048",
     TOKEN_RATE: "50 token/s",
+    AREA: "814 mm2",
+    MONEY: "30000 USD",
     ONE: "0.8",
 }
 
@@ -120,7 +128,8 @@ def check_unit(what: str, found: str | None, wanted: str) -> None:
 
 _SHOWN = {BYTE: "B", BYTE_RATE: "B/s", FLOP: "FLOP", FLOP_RATE: "FLOP/s", SECOND: "s", WATT: "W", JOULE: "J"}
 _SHOWN |= {TOKEN: "tokens", TOKEN_RATE: "tokens/s", REQUEST_RATE: "requests/s", ONE: "", JOULE_PER_TOKEN: "J/token"}
-_UNSCALED = {TOKEN, TOKEN_RATE, REQUEST_RATE, ONE}
+_SHOWN |= {AREA: "mm²", MONEY: "USD", MONEY_PER_HOUR: "USD/h", MONEY_PER_MEGATOKEN: "USD/Mtoken"}
+_UNSCALED = {TOKEN, TOKEN_RATE, REQUEST_RATE, ONE, AREA, MONEY, MONEY_PER_HOUR, MONEY_PER_MEGATOKEN}
 
 
 def show(value: float, unit: str, digits: int = 4) -> str:

@@ -24,6 +24,8 @@ COMMANDS = (
     "search",
     "require",
     "sensitivity",
+    "tune",
+    "cost",
     "parity",
     "models",
     "platforms",

@@ -12,12 +12,14 @@ import typer
 import typer.core
 
 from genz_jax.cli.catalogue import models, platforms, workloads
+from genz_jax.cli.cost import EXAMPLES as COST_EXAMPLES, cost
 from genz_jax.cli.estimate import EXAMPLES as ESTIMATE_EXAMPLES, estimate
 from genz_jax.cli.parity import EXAMPLES as PARITY_EXAMPLES, parity
 from genz_jax.cli.require import EXAMPLES as REQUIRE_EXAMPLES, require
 from genz_jax.cli.search import EXAMPLES as SEARCH_EXAMPLES, search
 from genz_jax.cli.sensitivity import EXAMPLES as SENSITIVITY_EXAMPLES, sensitivity
 from genz_jax.cli.sweep import EXAMPLES as SWEEP_EXAMPLES, sweep
+from genz_jax.cli.tune import EXAMPLES as TUNE_EXAMPLES, tune
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """Base of the errors of reading the command line."""
@@ -85,6 +87,8 @@ app.command(epilog=SWEEP_EXAMPLES)(sweep)
 app.command(epilog=SEARCH_EXAMPLES)(search)
 app.command(epilog=REQUIRE_EXAMPLES)(require)
 app.command(epilog=SENSITIVITY_EXAMPLES)(sensitivity)
+app.command(epilog=TUNE_EXAMPLES)(tune)
+app.command(epilog=COST_EXAMPLES)(cost)
 app.command(epilog=PARITY_EXAMPLES)(parity)
 app.command(epilog="\b\nExamples:\n  genz-jax models\n  genz-jax models 'llama-3*' --json")(models)
 app.command(epilog="\b\nExamples:\n  genz-jax platforms\n  genz-jax platforms nvidia --json")(platforms)

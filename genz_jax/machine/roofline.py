@@ -164,15 +164,15 @@ def operator_time(
     compute, memory = _busy(work, op, speeds, assumptions)
     if op.kind == "vector":
         return OperatorTime(0.0, memory, 0.0, memory)
-    slowest = _slowest(compute, memory, assumptions.smooth)
+    longest = slowest(compute, memory, assumptions.smooth)
     if work.stretches:
         # Exact for the maximum; a smooth maximum adds its excess at the mean position.
         mean: Number = 0.0
         for part in work.stretches:
             first, last = (_busy(end, op, speeds, assumptions) for end in (part.first, part.last))
             mean = mean + part.share * mean_of_slowest(first, last, part.count)
-        slowest = mean if assumptions.smooth == 0 else mean + (slowest - jnp.maximum(compute, memory))
-    return OperatorTime(compute, memory, 0.0, slowest)
+        longest = mean if assumptions.smooth == 0 else mean + (longest - jnp.maximum(compute, memory))
+    return OperatorTime(compute, memory, 0.0, longest)
 
 
 def _busy(work: Load, op: Operator, speeds: Speeds, assumptions: Assumptions) -> tuple[Number, Number]:
@@ -206,7 +206,7 @@ def mean_of_slowest(first: tuple[Number, Number], last: tuple[Number, Number], c
     return memory + jnp.where(crosses, part, jnp.where(low >= 0, (high + low) / 2.0, 0.0))
 
 
-def _slowest(a: Number, b: Number, smooth: float) -> jax.Array:
+def slowest(a: Number, b: Number, smooth: float) -> jax.Array:
     """max(a, b), or its p-norm with p = 1/smooth: at least the maximum, at most 2^smooth times it."""
     largest = jnp.maximum(a, b)
     if smooth == 0:

@@ -8,3 +8,8 @@ from genz_jax.plots.search import (
 )
 from genz_jax.plots.style import save as save
 from genz_jax.plots.sweep import curves as curves, design_space as design_space, plot as plot
+from genz_jax.plots.tuning import (
+    convergence as convergence,
+    cost_breakdown as cost_breakdown,
+    tuned_space as tuned_space,
+)

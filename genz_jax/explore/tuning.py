@@ -1,0 +1,447 @@
+"""Tuning: the best hardware, parallelism and batch under budgets and service level objectives, by gradient."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from genz_jax import assumptions as physics, units
+from genz_jax.assumptions import Assumptions
+from genz_jax.evaluate import Case, Question, compiled
+from genz_jax.explore.slo import SLO
+from genz_jax.explore.tuning_grid import GridBest, best_of_grid
+from genz_jax.explore.tuning_inputs import (
+    SLOLike,
+    Variable,
+    choices_of,
+    read_limits,
+    read_tuned_case,
+    read_variables,
+    read_weights,
+)
+from genz_jax.explore.tuning_problem import (
+    SPREAD,
+    Budget,
+    Data,
+    Form,
+    Limit,
+    Objective,
+    price,
+    read_goal,
+)
+from genz_jax.explore.tuning_result import Certificate, Held, Infeasible, TuneResult, trace_dataset
+from genz_jax.explore.tuning_search import STAGES, WIDTH, Bundle, begin, descend, exact, polish, scatter, shares
+from genz_jax.fields import Label
+from genz_jax.inputs import WorkloadLike
+from genz_jax.machine.cost import CostFunction, CostModel
+from genz_jax.specs import Model, Parallelism, Platform, Precision
+from genz_jax.stages import as_arrays
+
+
+def tune(
+    objective: str | Objective,
+    model: str | Model,
+    platform: str | Platform,
+    workload: WorkloadLike | None = None,
+    parallelism: Parallelism | None = None,
+    precision: str | Precision | None = None,
+    *,
+    bounds: Mapping[str, Sequence[Any]],
+    over: Sequence[str] | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    slo: SLOLike = None,
+    weights: Sequence[float] | Mapping[str, float] | None = None,
+    cost_model: CostModel | CostFunction | None = None,
+    assumptions: str | Assumptions = "default",
+    starts: int = 1024,
+    steps: int = 180,
+    seed: int = 0,
+    check_grid: bool | int = False,
+    progress: bool = True,
+) -> TuneResult:
+    """Find the design that is best by one figure, under limits of money, power, area, latency and memory.
+
+    All starts descend at once in one compiled scan: Adam in the logarithms of the variables on an augmented Lagrangian,
+    projected onto the bounds, with maxima smoothed less and less and exact at the end. The best are polished by cutting
+    planes on the exact model, which give the multipliers of the limits and a lower bound. What memory must hold is a
+    limit like the others, so that nothing is offloaded. Batch is tuned as a real number, then both whole numbers beside
+    it are tried and all else is polished anew. Parallel sizes are not relaxed, for heads and experts divide or do not:
+    every choice within the bounds that the model allows gets starts of its own.
+
+    Args:
+        objective: a figure of cost (`price`, `power`, `area`, `cost_per_hour`, or of all devices `system_price` …), of
+            cost and speed (`cost_per_million_tokens`), or of a request (`latency`, `throughput` …); throughput,
+            throughput per device and interactivity are maximised, all else minimised. Or a function of the
+            `RequestResult` and the `Platform` that is minimised.
+        model: a catalogue name or a `gz.Model`.
+        platform: the platform whose other numbers are kept.
+        workload: one workload, or a list or mapping of them that the same design must serve.
+        parallelism: how the model is spread where that is not tuned.
+        precision: number formats; by default bf16.
+        bounds: least and greatest value by name: any continuous number of a platform (`flops`, `mem_bw`,
+            `mem_capacity`, `link_bw`, `network.1.bandwidth` …), `batch`, `tp`, `ep`, `pp`.
+        over: which of the bounded numbers are tuned; by default all.
+        budget: upper limits of cost, a `gz.Budget` or a dict of its fields.
+        slo: a `gz.SLO` for all workloads, one for each as a list or by name, or "catalogue" for those that the
+            catalogue has.
+        weights: shares of the workloads in the objective, which is the mean of theirs; by default equal.
+        cost_model: constants of cost, or a function of a platform that returns a `CostResult`.
+        assumptions: "default", "genz", or a `gz.Assumptions`.
+        starts: how many starts.
+        steps: steps of the descent.
+        seed: of the places of the starts.
+        check_grid: compare with the best of a dense grid of that many points; True for a million.
+        progress: show a progress bar when it takes more than two seconds.
+
+    Returns:
+        The optimum, what holds it back and what that is worth, and a certificate; print it for a table.
+
+    Raises:
+        Infeasible: no design within the bounds meets all limits (a `ValueError`); which are missed, and by how much.
+        ValueError: an unknown name, a bound that cannot be, or too few starts for the choices of parallel sizes.
+
+    Example:
+        `gz.tune("system_price", "llama-3.1-70b", "H100-SXM", "chat", slo="catalogue", precision="fp8",
+        bounds={"flops": ("50 TFLOP/s", "5 PFLOP/s"), "mem_bw": ("1 TB/s", "20 TB/s"), "tp": (1, 8)})`
+    """
+    tuner = pose(
+        objective,
+        model,
+        platform,
+        workload,
+        parallelism,
+        precision,
+        bounds=bounds,
+        over=over,
+        budget=budget,
+        slo=slo,
+        weights=weights,
+        cost_model=cost_model,
+        assumptions=assumptions,
+    )
+    return tuner.run(starts, steps, seed, 1_000_000 if check_grid is True else int(check_grid), progress)
+
+
+def pose(
+    objective: str | Objective,
+    model: str | Model,
+    platform: str | Platform,
+    workload: WorkloadLike | None = None,
+    parallelism: Parallelism | None = None,
+    precision: str | Precision | None = None,
+    *,
+    bounds: Mapping[str, Sequence[Any]],
+    over: Sequence[str] | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    slo: SLOLike = None,
+    weights: Sequence[float] | Mapping[str, float] | None = None,
+    cost_model: CostModel | CostFunction | None = None,
+    assumptions: str | Assumptions = "default",
+) -> "Tuner":
+    """The problem that `tune` solves, as arrays and functions of them, for other optimisers and for grids.
+
+    Arguments and errors as for `tune`.
+    """
+    case, names, shown = read_tuned_case(model, platform, workload, parallelism, precision)
+    variables = read_variables(case, bounds, over)
+    held = read_limits(names, budget, slo)
+    form = Form(
+        tuple(v.path for v in variables if not v.spread),
+        read_goal(objective),
+        tuple(limit for limit, _ in held),
+        physics.preset(assumptions),
+        None if cost_model is None or isinstance(cost_model, CostModel) else cost_model,
+    )
+    constants = CostModel() if cost_model is None else cost_model if isinstance(cost_model, CostModel) else None
+    data = as_arrays(Data(case, constants, read_weights(names, weights), np.array([bound for _, bound in held]), 1.0))
+    return Tuner(form, data, variables, names, choices_of(data.case, form, variables, shown), shown)
+
+
+class Tuner:
+    """A problem that has been read, and the way to its optimum."""
+
+    def __init__(
+        self,
+        form: Form,
+        data: Data,
+        variables: tuple[Variable, ...],
+        names: tuple[str, ...],
+        choices: np.ndarray,
+        shown: dict[str, str],
+    ):
+        self.form, self.data, self.variables, self.names = form, data, variables, names
+        self.choices, self.shown = choices, shown
+        self.continuous = tuple(v for v in variables if not v.spread)
+        self.low = np.log([v.low for v in self.continuous])
+        self.high = np.log([v.high for v in self.continuous])
+        self.margin = 2e-5 if jnp.result_type(float) == jnp.float32 else 1e-9
+
+    def run(self, starts: int, steps: int, seed: int, grid_points: int, progress: bool) -> TuneResult:
+        """Descend, polish, round the batch, and verify."""
+        count = self.choices.shape[1]
+        if starts < count:
+            raise ValueError(
+                f"starts = {starts}: there are {count} choices of parallel sizes, and each needs one; give more starts "
+                "or narrower bounds"
+            )
+        spread = self.choices[:, np.arange(starts) % count]
+        unit = scatter(len(self.continuous), starts, seed)
+        if self.form.goal.function is not None:
+            self.data = dataclasses.replace(self.data, scale=self._scale(unit, spread))
+        state, goals, excess = self._descend(unit, spread, steps, progress)
+        logs = self.low[:, None] + np.asarray(state.unit, float) * (self.high - self.low)[:, None]
+        bundle, picked, polished, ranks = self._polish(logs, spread, goals[-1], excess[-1])
+        place, chosen = bundle.places[bundle.best], spread[:, picked]
+        certified = bundle.certificate(len(self.form.limits))
+        best_evaluations = 2 * steps + (1 + len(self.continuous)) * polished
+        evaluations = 2 * steps * starts + (1 + len(self.continuous)) * polished * WIDTH
+        told = self._told(goals[:, ranks])
+        smooth = np.repeat(STAGES, shares(steps))
+        trace = trace_dataset(self.form.goal, told, excess[:, ranks], spread[:, ranks], smooth, self._title())
+        counts = (best_evaluations, evaluations)
+        grid = self._grid(grid_points, progress) if grid_points else None
+        return self._result(place, chosen, bundle, certified, counts, trace, grid)
+
+    def _sizes(self, spread: np.ndarray) -> tuple[Any, ...]:
+        return tuple(jnp.asarray(row)[None] for row in spread)
+
+    def _scale(self, unit: np.ndarray, spread: np.ndarray) -> Any:
+        """Typical size of the user's objective."""
+        logs = self.low[:, None] + unit[:, :WIDTH] * (self.high - self.low)[:, None]
+        goal = exact(self.form, self.data, logs, spread[:, :WIDTH])[0].goal
+        good = np.abs(goal[np.isfinite(goal)])
+        return jnp.asarray(float(np.median(good)) or 1.0 if good.size else 1.0)
+
+    def _descend(self, unit: np.ndarray, spread: np.ndarray, steps: int, progress: bool) -> Any:
+        state = begin(jnp.asarray(unit), len(self.form.limits), steps)
+        box = (jnp.asarray(self.low)[:, None], jnp.asarray(self.high)[:, None])
+        traces = []
+        plan = list(zip(STAGES, shares(steps), strict=True))
+        for smooth, part in tqdm(plan, unit="stage", delay=2, leave=False, disable=not progress):
+            state, goals, excess = descend(self.form, smooth, part, steps, state, self.data, box, self._sizes(spread))
+            traces.append((np.asarray(goals), np.asarray(excess)))
+        goals, excess = (np.concatenate(parts) for parts in zip(*traces, strict=True))
+        return state, goals, excess
+
+    def _polish(
+        self, logs: np.ndarray, spread: np.ndarray, goal: np.ndarray, worst: np.ndarray
+    ) -> tuple[Bundle, int, int, np.ndarray]:
+        """The best bundle, the start that it came from, the evaluations of it, and all starts from best to worst."""
+        merit = np.where(np.isfinite(goal), goal + 10.0 * np.maximum(worst, 0.0), np.inf)
+        ranks = np.argsort(merit, kind="stable")
+        picks = self._distinct(ranks, spread)
+        low, high = (np.repeat(end[:, None], len(picks), axis=1) for end in (self.low, self.high))
+        bundles, rounds = polish(self.form, self.data, logs[:, picks], spread[:, picks], low, high, self.margin)
+        good = [k for k, b in enumerate(bundles) if self._feasible(b)]
+        if not good:
+            picks = self._distinct(np.argsort(np.where(np.isfinite(worst), worst, np.inf), kind="stable"), spread)
+            options = (self.data, logs[:, picks], spread[:, picks], low, high, self.margin)
+            nearest, more = polish(self.form, *options, weightless=True)
+            inside = [k for k, b in enumerate(nearest) if b.best >= 0 and b.excess[b.best].max() <= 0]
+            if not inside:
+                self._fail(nearest, spread[:, picks])
+            starts = np.stack([b.places[b.best] for b in nearest], axis=1)
+            options = (self.data, starts, spread[:, picks], low, high, self.margin)
+            bundles, last = polish(self.form, *options)
+            rounds += more + last
+            good = [k for k, b in enumerate(bundles) if self._feasible(b)]
+        order = sorted(good, key=lambda k: bundles[k].goals[bundles[k].best])
+        best = order[0]
+        if "workload.batch" not in self.form.variables:
+            return bundles[best], picks[best], rounds, ranks
+        rounded, origin, more = self._round(bundles, [(k, picks[k]) for k in order[: WIDTH // 2]], spread)
+        return rounded, origin, rounds + more, ranks
+
+    def _feasible(self, bundle: Bundle) -> bool:
+        return bundle.best >= 0 and bool(bundle.excess[bundle.best].max() <= 0.0)
+
+    def _distinct(self, ranks: np.ndarray, spread: np.ndarray) -> list[int]:
+        """The best start of each choice of parallel sizes, then others, as many as are polished side by side."""
+        first: dict[tuple[float, ...], int] = {}
+        for start in ranks:
+            first.setdefault(tuple(spread[:, start]), int(start))
+        picks = list(first.values())[:WIDTH]
+        taken = set(picks)
+        return picks + [int(start) for start in ranks if int(start) not in taken][: WIDTH - len(picks)]
+
+    def _round(self, bundles: list[Bundle], best: list[tuple[int, int]], spread: np.ndarray) -> tuple[Bundle, int, int]:
+        """The best with a whole batch: both whole numbers beside the best batch, all else polished anew."""
+        at = self.form.variables.index("workload.batch")
+        tries = []
+        least, most = np.exp(self.low[at]), np.exp(self.high[at])
+        for k, start in best:
+            place = bundles[k].places[bundles[k].best]
+            batch = float(np.exp(place[at]))
+            beside = {np.clip(np.floor(batch + 1e-6), least, most), np.clip(np.ceil(batch - 1e-6), least, most)}
+            tries += [(start, np.where(np.arange(place.size) == at, np.log(n), place)) for n in beside]
+        starts = [start for start, _ in tries]
+        logs = np.stack([place for _, place in tries], axis=1)
+        low, high = (np.repeat(end[:, None], len(tries), axis=1) for end in (self.low, self.high))
+        low[at] = high[at] = logs[at]
+        found, rounds = polish(self.form, self.data, logs, spread[:, starts], low, high, self.margin)
+        good = [k for k, bundle in enumerate(found) if self._feasible(bundle)]
+        if not good:
+            self._fail(found, spread[:, starts])
+        k = min(good, key=lambda k: found[k].goals[found[k].best])
+        return found[k], starts[k], rounds
+
+    def _fail(self, bundles: list[Bundle], spread: np.ndarray) -> None:
+        """Raise `Infeasible` with the limits that are missed at the nearest design."""
+        known = [(k, b) for k, b in enumerate(bundles) if b.best >= 0]
+        if not known:
+            raise Infeasible("tune: no design within the bounds has finite figures", {})
+        k, bundle = min(known, key=lambda kb: float(kb[1].excess[kb[1].best].max()))
+        excess = bundle.excess[bundle.best]
+        place = np.exp(bundle.places[bundle.best])
+        missed = {}
+        texts = []
+        for i in np.argsort(-excess):
+            if excess[i] <= 0:
+                continue
+            held = self._held(int(i), excess, place, 0.0, 1.0)
+            missed[held.name] = float(np.expm1(excess[i]))
+            sides = (units.show(held.value, held.unit), held.side, units.show(held.limit, held.unit))
+            texts.append(f"{held.name} {sides[0]}, {sides[1]} {sides[2]} ({missed[held.name]:.1%} off)")
+        at = [f"{v.name} {units.show(x, v.unit)}" for v, x in zip(self.continuous, place, strict=True)]
+        at += [f"{name} {n:g}" for name, n in zip(SPREAD, spread[:, k], strict=True) if n > 1]
+        raise Infeasible(
+            f"tune: no design within the bounds meets all limits; the nearest misses {'; '.join(texts)}, at "
+            f"{', '.join(at)}; widen the bounds or relax these limits",
+            missed,
+        )
+
+    def _named(self, limit: Limit) -> str:
+        of = f" of {self.names[limit.workload]}" if limit.workload is not None and len(self.names) > 1 else ""
+        return f"{limit.name}{of}" if limit.kind != "memory" else f"memory{of}"
+
+    def _held(self, i: int, excess: np.ndarray, place: np.ndarray, dual: float, value: float) -> Held:
+        """Limit i at a design, whose values of the continuous variables are `place`."""
+        limit = self.form.limits[i]
+        if limit.kind == "memory":
+            tuned = {v.path: x for v, x in zip(self.continuous, place, strict=True)}
+            capacity = float(np.asarray(self.data.case.platform.mem_capacity))
+            bound, unit = float(tuned.get("platform.mem_capacity", capacity)), units.BYTE
+        else:
+            bound = float(self.data.limits[i])
+            spec: Any = Budget if limit.kind == "budget" else SLO
+            unit = next(f.metadata["units"] for f in dataclasses.fields(spec) if f.name == limit.name)
+        figure = bound * float(np.exp(-excess[i] if limit.floor else excess[i]))
+        side = "at least" if limit.floor else "at most"
+        return Held(self._named(limit), figure, bound, unit, side, max(dual, 0.0), max(dual, 0.0) * value / bound)
+
+    def _result(
+        self,
+        place: np.ndarray,
+        chosen: np.ndarray,
+        bundle: Bundle,
+        certified: tuple[float, np.ndarray, np.ndarray],
+        counts: tuple[int, int],
+        trace: Any,
+        grid: GridBest | None,
+    ) -> TuneResult:
+        bound, duals, box = certified
+        values = dict(zip((v.name for v in self.continuous), np.exp(place), strict=True))
+        if "batch" in values:
+            values["batch"] = float(np.round(values["batch"]))
+        paths = {v.path: values[v.name] for v in self.continuous}
+        platform = self.data.case.platform.replace(
+            **{path.removeprefix("platform."): x for path, x in paths.items() if path.startswith("platform.")}
+        )
+        cost = jax.tree.map(np.asarray, price(self.form, self.data, as_arrays(platform), 0.0))
+        platform = platform.replace(power=cost.power, offload_bw=None, label=Label(f"{self.shown['platform']} tuned"))
+        platform = jax.tree.map(np.asarray, platform)
+        spread = Parallelism(*(float(n) for n in chosen))
+        spread = spread.replace(micro_batches=self.data.case.parallelism.micro_batches)
+        workloads = {}
+        for k, name in enumerate(self.names):
+            one = jax.tree.map(lambda leaf, k=k: np.asarray(leaf)[k, 0], self.data.case.workload)
+            if "batch" in values:
+                one = one.replace(batch=values["batch"])
+            workloads[name] = one.replace(label=Label(name))
+        question = Question("request", self.form.assumptions)
+        results = {}
+        for name, load in workloads.items():
+            found = compiled(question, quick=True)(
+                Case(self.data.case.model, platform, load, spread, self.data.case.precision)
+            )
+            results[name] = jax.tree.map(np.asarray, found)
+            if not bool(found.feasible):
+                raise RuntimeError(f"tune: {name} does not run on the design that was found: {results[name].reason}")
+        final, _ = exact(self.form, self.data, self._logs(values)[:, None], chosen[:, None])
+        value = float(self._told(float(final.goal[0])))
+        unit_value = float(self.data.scale) if self.form.goal.function is not None else value
+        excess = final.excess[:, 0]
+        at = np.exp(place)
+        limits = [self._held(i, excess, at, float(duals[i]), unit_value) for i in range(len(duals))]
+        limits += self._bounds(values, box, unit_value)
+        certificate = self._certificate(value, bound if bundle.convex else None, counts, grid)
+        tuned = {
+            v.name: float(values[v.name]) if v.name in values else float(chosen[SPREAD.index(v.name)])
+            for v in self.variables
+        }
+        return TuneResult(
+            objective=self.form.goal.name,
+            unit=self.form.goal.meta["units"],
+            value=value,
+            variables=tuned,
+            platform=platform,
+            parallelism=spread,
+            workloads=workloads,
+            precision=self.data.case.precision,
+            results=results,
+            cost=cost,
+            limits=tuple(limits),
+            certificate=certificate,
+            trace=trace,
+            title=self._title(),
+            ranges={v.name: (v.low, v.high, v.unit) for v in self.variables},
+        )
+
+    def _title(self) -> str:
+        word = "most" if self.form.goal.sign < 0 else "least"
+        return (
+            f"tune: {word} {self.form.goal.name} of {self.shown['model']} on a platform like {self.shown['platform']}; "
+            f"{self.shown['precision']}; {', '.join(self.names)}"
+        )
+
+    def _logs(self, values: Mapping[str, float]) -> np.ndarray:
+        return np.log([values[v.name] for v in self.continuous])
+
+    def _told(self, goal: Any) -> Any:
+        """The objective from the goal as it is minimised."""
+        if self.form.goal.function is not None:
+            return goal * float(self.data.scale)
+        return np.exp(self.form.goal.sign * goal)
+
+    def _bounds(self, values: Mapping[str, float], box: np.ndarray, unit_value: float) -> list[Held]:
+        """The bounds that the optimum lies at."""
+        found = []
+        for v, dual in zip(self.continuous, box, strict=True):
+            if v.low == v.high or v.name == "batch" or not abs(dual) > 1e-3:
+                continue
+            end, side = (v.high, "at most") if dual < 0 else (v.low, "at least")
+            if not np.isclose(values[v.name], end, rtol=1e-6):
+                continue
+            found.append(Held(v.name, values[v.name], end, v.unit, side, abs(dual), abs(dual) * unit_value / end))
+        return found
+
+    def _certificate(
+        self, value: float, bound: float | None, counts: tuple[int, int], grid: GridBest | None
+    ) -> Certificate:
+        best = None if grid is None else float(self._told(grid.goal))
+        gap = None if best is None else self.form.goal.sign * (value - best) / abs(best)
+        lower = None if bound is None else float(self._told(bound))
+        return Certificate(value, lower, best, 0 if grid is None else grid.points, gap, *counts)
+
+    def _grid(self, points: int, progress: bool) -> GridBest:
+        """The best of a grid that is as dense along every variable as the points allow."""
+        each = max(int((points / self.choices.shape[1]) ** (1 / max(len(self.continuous), 1))), 2)
+        axes = []
+        for v, low, high in zip(self.continuous, self.low, self.high, strict=True):
+            axis = np.linspace(low, high, each)
+            axes.append(np.log(np.unique(np.round(np.exp(axis)))) if v.name == "batch" else axis)
+        return best_of_grid(self.form, self.data, axes, [tuple(c) for c in self.choices.T], progress)
