@@ -41,7 +41,6 @@ WHOLE = Rule("must be a whole number of 1 or more", low=1, low_included=True, wh
 COUNT = Rule("must be a whole number of 0 or more", low_included=True, whole=True)
 FRACTION = Rule("must be above 0 and at most 1", high=1.0)
 AT_LEAST_ONE = Rule("must be finite and 1 or more", low=1, low_included=True)
-PART = Rule("must be from 0 to below 1", low_included=True, high=np.nextafter(1.0, 0.0))
 SHARE = Rule("must be from 0 to 1", low_included=True, high=1.0)
 
 

@@ -38,7 +38,6 @@ from genz_jax.fields import (
     COUNT,
     FRACTION,
     NOT_NEGATIVE,
-    PART,
     SHARE,
     WHOLE,
     Label,
@@ -141,7 +140,7 @@ class Platform(Spec):
         rule=NOT_NEGATIVE,
         absent=0.0,
     )
-    memory_reserve: Number = number(units.ONE, "share of the memory that is kept for the runtime", 0.1, rule=PART)
+    memory_reserve: Number = number(units.ONE, "share of the memory that is kept for the runtime", 0.1, rule=SHARE)
     compute_efficiency: Number = number(units.ONE, "achieved share of the peak rate", 1.0, rule=FRACTION)
     memory_efficiency: Number = number(units.ONE, "achieved share of the memory bandwidth", 1.0, rule=FRACTION)
     link_efficiency: Number = number(units.ONE, "achieved share of the link bandwidth", 1.0, rule=FRACTION)

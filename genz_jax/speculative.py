@@ -214,11 +214,12 @@ def take_turns(
     # The two take turns, so that the larger working memory is enough.
     working = tuple(jnp.maximum(getattr(held[0], name), getattr(held[1], name)) for name in ("activations", "buffers"))
     both = eqx.tree_at(lambda f: (f.activations, f.buffers), both, working)
-    need, limit = both.total, usable_memory(platform, assumptions)
+    usable = usable_memory(platform, assumptions)
+    need, limit = both.total, usable
     if assumptions.pipeline == "published":
         # The published speculative stages pool the memory of all pipeline stages.
         need, limit = need * parallelism.pp, limit * parallelism.pp
-    fits, offloads, bandwidth = capacity_check(need, limit, platform)
+    fits, offloads, bandwidth = capacity_check(need, limit, platform, usable)
     speeds = Speeds.of(platform, deployment.precision, bandwidth)
     parts = [run(work, speeds, platform, assumptions).times(count) for work, count in passes]
     totals = parts[0].plus(parts[1])

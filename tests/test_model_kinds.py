@@ -12,7 +12,7 @@ from genz_jax.specs import Compressor, Indexer, Parallelism, Precision
 from genz_jax.stack import take
 from genz_jax.work.compressed_attention import entries
 from genz_jax.work.indexer import selected
-from genz_jax.work.step import Deployment, Segment
+from genz_jax.work.step import Deployment, Segment, Step
 
 DEFAULT = Deployment(Parallelism(), Precision(), Assumptions.default)
 NEW = ("deepseek-v4-flash", "kimi-k3", "minimax-m3", "minimax-text-01", "zamba2-7b", "gemma-3n-e4b", "gemma-4-e2b")
@@ -58,12 +58,16 @@ def test_lightning_attention_and_kimi_delta_attention_have_constant_states():
 # ---------------------------------------------------------------------------------------------- what a query sees
 
 
+def step_of(segment: Segment) -> Step:
+    return Step("decode", 1.0, 1.0, embedded=1.0, sampled=1.0, states=1.0, segments=(segment,))
+
+
 @pytest.mark.parametrize(("rate", "top_k"), list(itertools.product([1, 3, 4, 128], [None, 2, 7, 1000])))
 @pytest.mark.parametrize(("past", "queries"), [(0, 1), (0, 50), (13, 40), (500, 300)])
 def test_pairs_of_compressed_entries(rate, top_k, past, queries):
     index = None if top_k is None else Indexer(1, 1, 1, top_k)
     segment = Segment("", True, batch=1.0, queries=float(queries), context=float(past + queries))
-    _, _, pairs = entries(segment, Compressor(1, rate), index, DEFAULT)
+    _, pairs, _ = entries(Compressor(1, rate), index, step_of(segment), DEFAULT).reads(segment)
     places = range(past + 1, past + queries + 1)
     assert float(pairs) == sum(min(place // rate, top_k or place) for place in places)
 
@@ -72,7 +76,7 @@ def test_decode_sees_the_newest_entries():
     index = Indexer(1, 1, 1, 100)
     for context, newer, seen in ((4000, 0, 100), (4000, 200, 50), (4000, 400, 0), (200, 0, 50)):
         segment = Segment("", False, batch=1.0, queries=1.0, context=float(context), newer=float(newer))
-        whole, read, pairs = entries(segment, Compressor(1, 4), index, DEFAULT)
+        read, pairs, whole = entries(Compressor(1, 4), index, step_of(segment), DEFAULT).reads(segment)
         assert (float(whole), float(read), float(pairs)) == (context / 4, seen, seen)
 
 
@@ -83,7 +87,7 @@ def test_blocks_of_keys_with_the_newest_half_full(blocks, block):
     places = np.arange(10 * blocks * block, 11 * blocks * block)
     visible = np.mean((blocks - 1) * block + places % block + 1)
     segment = Segment("", False, batch=1.0, queries=1.0, context=float(places[-1]))
-    read, pairs = selected(index, segment, DEFAULT)
+    read, pairs, _ = selected(index, step_of(segment), DEFAULT).reads(segment)
     assert float(read) == float(pairs) == pytest.approx(visible, rel=1e-12)
 
 

@@ -105,7 +105,7 @@ def test_ranks_share_the_cache_and_the_attention_of_decode(name: str, preset: st
     close(part["weights"], whole["weights"])
     for key, flops in whole.items():
         if key.startswith("operator_flops/"):
-            core = key.endswith(("scores", "values"))
+            core = key.endswith(("scores", "values", "attention"))
             close(part[key] * (4 if core else 1), flops)
     prompt, split = (per_operator(name, "prefill", preset, cp) for cp in (1, 4))
     close(split["kv_cache"] * 4, prompt["kv_cache"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 import genz_jax as gz
 from genz_jax import plots
@@ -24,9 +25,9 @@ def helped():
 def test_curves_of_what_is_needed(needed):
     drawn = plots.requirement(needed, x="slo_tpot")
     (axes,) = drawn.axes
-    curves = [line for line in axes.lines if not line.get_label().startswith("_")]
+    curves = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
     assert len(curves) == 12
-    line = next(line for line in curves if "gpt2" in line.get_label())
+    line = next(line for line in curves if "gpt2" in str(line.get_label()))
     expected = needed.mem_bw.sel(model="gpt2").isel(flops=0).values / 1e12
     np.testing.assert_allclose(np.asarray(line.get_ydata()), expected)
     assert "TB/s" in axes.get_ylabel()
@@ -53,6 +54,7 @@ def test_bars_are_the_elasticities(helped, tmp_path):
     assert labels[-1] == "share"
     for name, bar in zip(labels[:-1], drawn.axes[0].patches, strict=False):
         expected = float(helped.latency_elasticity.sel(parameter=name).isel(batch=0))
+        assert isinstance(bar, Rectangle)
         assert bar.get_width() == pytest.approx(expected)
     assert (tmp_path / "bars.png").stat().st_size > 10_000
 

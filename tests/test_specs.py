@@ -107,6 +107,7 @@ ZERO_OK = {
     **{key: {"Rates"} for key in ("tf32", "fp16", "fp8", "int8", "fp6", "fp4", "int4", "int2")},
     **{key: {"Precision"} for key in (f"{name}_format" for name in specs.TENSORS)},
     **{key: {"Precision"} for key in ("kv_outliers", "kv_rank")},
+    "memory_reserve": {"Platform"},
     **{key: {"Workload"} for key in ("cached_tokens", "cache_hit_rate")},
     "layers": MIXERS | {"FFN", "MoE", "Indexer", "Compressor", "LayerEmbedding", "Projection", "ResidualStreams"},
     "v_head_dim": ATTENTION,

@@ -161,11 +161,16 @@ EVERYTHING = Case(
         projections=(gz.Projection(4, 512, 64), gz.Projection(4, 64, 512, uses=2)),
     ),
     platform=CHIP.replace(
-        compute_efficiency=0.5, memory_efficiency=0.5, link_efficiency=0.5, offload_bw="64 GB/s", link_domain=64
+        compute_efficiency=0.5,
+        memory_efficiency=0.5,
+        link_efficiency=0.5,
+        offload_bw="64 GB/s",
+        link_domain=64,
+        rates=gz.Rates(),
     ),
-    workload=gz.Workload(4, 300, 40, 2),
+    workload=gz.Workload(4, 300, 40, 2, cached_tokens=64, cache_hit_rate=0.5),
     parallelism=gz.Parallelism(1, 1, 1, 2),
-    precision=gz.Precision("bf16"),
+    precision=gz.Precision("bf16", kv_outliers=0.02, kv_rank=4),
 )
 
 

@@ -198,7 +198,7 @@ def _read_slo(slo: SLOLike | None, workload: Any) -> tuple[SLO, list[str]]:
     given = [workload] if isinstance(workload, str) else list(workload) if isinstance(workload, Sequence) else [None]
     if not all(isinstance(name, str) for name in given):
         raise ValueError("slo = None: say what is promised, for example slo=gz.SLO(ttft='200 ms', tpot='10 ms')")
-    return catalogue_slo(given, listed=not isinstance(workload, str)), []
+    return catalogue_slo([str(name) for name in given], listed=not isinstance(workload, str)), []
 
 
 def catalogue_slo(given: Sequence[str], listed: bool) -> SLO:

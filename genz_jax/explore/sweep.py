@@ -124,7 +124,7 @@ def ask(
         raise ValueError(f"stage = {stage!r}: must be one of {', '.join(STAGES)}{near(str(stage), STAGES)}")
     if (breakdown or operators) and stage not in DETAILED:
         raise ValueError(
-            f"stage = {stage!r}: has no breakdown or operators; stages that have are {', '.join(DETAILED)}"
+            f"stage = {stage!r}: has no breakdown or operators; ask {', '.join(map(repr, DETAILED))} instead"
         )
     if isinstance(figures, str):
         figures = [figures]

@@ -14,7 +14,9 @@ def usable_memory(platform: Platform, assumptions: Assumptions) -> Number:
     return platform.mem_capacity * (1.0 - platform.memory_reserve)
 
 
-def capacity_check(need: Number, limit: Number, platform: Platform) -> tuple[Number, Number, Number]:
+def capacity_check(
+    need: Number, limit: Number, platform: Platform, usable: Number | None = None
+) -> tuple[Number, Number, Number]:
     """Compare what a device must hold with its capacity.
 
     What does not fit lies in slower memory behind a link (arXiv 2406.01698). Both stream at once, so that the whole is
@@ -22,8 +24,9 @@ def capacity_check(need: Number, limit: Number, platform: Platform) -> tuple[Num
 
     Args:
         need: bytes to hold.
-        limit: bytes that there are for it, C.
+        limit: bytes at which offloading starts.
         platform: the device.
+        usable: bytes that the device itself holds then, C; by default the limit.
 
     Returns:
         Whether it runs; whether it offloads; the memory bandwidth in byte s-1.
@@ -34,7 +37,7 @@ def capacity_check(need: Number, limit: Number, platform: Platform) -> tuple[Num
     available = platform.offload_bw > 0
     offloads = spills & available
     link = jnp.where(available, platform.offload_bw, 1.0)
-    inside = jnp.minimum(need, limit)
+    inside = jnp.minimum(need, limit if usable is None else usable)
     seconds = jnp.maximum(inside / platform.mem_bw, (need - inside) / link)
     bandwidth = jnp.where(offloads, need / jnp.where(offloads, seconds, 1.0), platform.mem_bw)
     return jnp.logical_not(spills) | available, offloads, bandwidth
