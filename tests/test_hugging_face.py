@@ -220,6 +220,46 @@ def test_file_of_quantization_beside_the_config(tmp_path):
     assert (float(read.weights), float(read.kv_cache)) == (0.5625, 1.0)
 
 
+MOE = {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "model_type": "mixtral"}
+GPT_OSS = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
+GROUPED = {
+    "quant_method": "compressed-tensors",
+    "config_groups": {"g": {"weights": {"num_bits": 4, "type": "int", "group_size": 32}, "input_activations": None}},
+    "ignore": ["lm_head", "re:.*self_attn.*"],
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "told", "name"),
+    [
+        (MOE, GPT_OSS, "bf16/experts=mxfp4"),
+        (LLAMA, GPT_OSS, "mxfp4-bf16-bf16/embedding=bf16"),
+        (MOE, GROUPED, "bf16/experts=int4:32x16"),
+        (
+            MOE,
+            {"quant_method": "fp8", "modules_to_not_convert": ["layers.0.self_attn.q_norm"]},
+            "fp8-fp8-bf16/embedding=bf16",
+        ),
+        (LLAMA, {"quant_method": "awq", "bits": 4, "group_size": 128}, "int4:128x20-bf16-bf16/embedding=bf16"),
+        (
+            LLAMA,
+            {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True},
+            "int4:128x16-bf16-bf16/embedding=bf16",
+        ),
+    ],
+)
+def test_tensors_have_the_formats_that_the_config_gives_them(tmp_path, config, told, name):
+    assert hugging_face.read_precision(write(tmp_path, {**config, "quantization_config": told})).name == name
+
+
+def test_experts_may_differ_from_all_other_layers(tmp_path):
+    file = write(tmp_path, {**MOE, "quantization_config": {"quant_method": "fp8"}})
+    layers = {"layers.0.ffn.experts": {"quant_algo": "NVFP4"}, "layers.1.ffn.experts": {"quant_algo": "NVFP4"}}
+    told = {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
+    write(tmp_path, {"quantization": told}, "hf_quant_config.json")
+    assert hugging_face.read_precision(file).name == "fp8-fp8-bf16/experts=nvfp4/embedding=bf16"
+
+
 def test_mixed_quantization_asks_for_a_precision(tmp_path):
     file = write(tmp_path, LLAMA)
     write(tmp_path, {"quantization": {"quant_algo": "MIXED_PRECISION"}}, "hf_quant_config.json")

@@ -105,9 +105,8 @@ def test_parameters(file):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem.removesuffix("_config"))
 def test_precision(file):
     """The formats are read, or it is said that they differ from layer to layer."""
-    beside = file.with_name(file.name.replace("_config", "_hf_quant_config"))
-    told = json.loads(beside.read_text())["quantization"]["quant_algo"] if beside.exists() else ""
-    if told == "MIXED_PRECISION":
+    # Weight-only experts beside layers whose activations are fp8 too.
+    if any(name in file.stem for name in ("Nemotron-3.5-Lightning", "Qwen3.6")) and "NVFP4" in file.stem:
         with pytest.raises(ValueError, match="differs from layer to layer"):
             read_precision(file)
     else:

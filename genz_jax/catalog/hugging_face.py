@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genz_jax.catalog.config import Config
+from genz_jax.catalog.quantization import read_formats
 from genz_jax.catalog.readers import READERS
 from genz_jax.fields import Label, near
 from genz_jax.specs import Model, Precision
@@ -78,16 +79,16 @@ def is_config(text: str) -> bool:
 
 
 def read_precision(path_or_id: str | os.PathLike[str]) -> Precision:
-    """Read the number formats of a quantized checkpoint: its `quantization_config` or `hf_quant_config.json`.
+    """Read the number formats of a quantized checkpoint; `catalog.quantization.read_formats` has the details.
 
     Args:
         path_or_id: as for `read_model`.
 
     Returns:
-        The formats; bf16 weights where the config names no quantization.
+        The formats; bf16 where the config names no quantization.
 
     Raises:
-        ValueError: a quantization method that is not known.
+        ValueError: a quantization that is not known, or that one precision cannot say.
     """
     file = _config_file(path_or_id)
     values = _read_json(file)
@@ -96,54 +97,15 @@ def read_precision(path_or_id: str | os.PathLike[str]) -> Precision:
     for key in _TEXT_KEYS:
         if given is None and isinstance(values.get(key), Mapping):
             given = values[key].get("quantization_config")
-    cache = None
-    if beside.is_file():
-        told = _read_json(beside).get("quantization")
-        if isinstance(told, Mapping) and told.get("quant_algo"):
-            cache = str(told.get("kv_cache_quant_algo") or "").lower() or None
-            given = {"quant_method": str(told["quant_algo"])}
-    if given is None:
+    told = _read_json(beside).get("quantization") if beside.is_file() else None
+    told = told if isinstance(told, Mapping) and told.get("quant_algo") else None
+    if given is None and told is None:
         return Precision("bf16")
-    if not isinstance(given, Mapping):
+    if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"{path_or_id}: quantization_config = {given!r}: must be a JSON object")
-    weights, activations = _formats(path_or_id, given)
-    return Precision(weights, activations, kv_cache=cache if cache in ("fp8", "int8") else "bf16")
-
-
-def _formats(where: Any, given: Mapping[str, Any]) -> tuple[str, str]:
-    """Formats of weights and activations that a quantization config describes."""
-    method = str(given.get("quant_algo") or given.get("quant_method") or "").lower()
-    by_method = {
-        "fp8": ("fp8", "fp8"),
-        "nvfp4": ("nvfp4", "nvfp4"),
-        "mxfp4": ("mxfp4", "bf16"),
-        "mxfp8": ("fp8", "fp8"),
-        "w4a16_awq": ("int4", "bf16"),
-        "w4a8_awq": ("int4", "fp8"),
-    }
-    if method == "mixed_precision":
-        raise ValueError(
-            f"{where}: the quantization differs from layer to layer, which one precision cannot say; "
-            "give the precision that most weights have, for example nvfp4-nvfp4-fp8"
-        )
-    if method in by_method:
-        return by_method[method]
-    bits = given.get("bits")
-    if method in ("gptq", "awq", "bitsandbytes"):
-        bits = bits or (4 if given.get("load_in_4bit") else 8 if given.get("load_in_8bit") else 4)
-        return f"int{bits}", "bf16"
-    groups = given.get("config_groups")
-    if method in ("compressed-tensors", "modelopt") and isinstance(groups, Mapping) and groups:
-        first = next(iter(groups.values()))
-        return _tensor_format(first.get("weights")), _tensor_format(first.get("input_activations"))
-    raise ValueError(f"{where}: the quantization {method!r} is not known; known are {', '.join(by_method)}, gptq, awq")
-
-
-def _tensor_format(told: Any) -> str:
-    if not isinstance(told, Mapping):
-        return "bf16"
-    kind = "fp" if told.get("type") == "float" else "int"
-    return f"{kind}{told.get('num_bits', 8)}"
+    texts = [values, *(values[key] for key in _TEXT_KEYS if isinstance(values.get(key), Mapping))]
+    experts = any("expert" in key for text in texts for key in text)
+    return read_formats(path_or_id, given or {}, told, experts)
 
 
 def _config_file(path_or_id: str | os.PathLike[str]) -> Path:
