@@ -359,3 +359,13 @@ def test_whole_numbers_are_read_from_numbers_and_lists():
     assert c.whole_numbers("n", range(1, 4)).tolist() == [1, 2, 3]
     with pytest.raises(ValueError, match="n = 'many': must be a whole number or a list of them"):
         c.whole_numbers("n", "many")
+
+
+def test_a_cost_model_prices_the_devices():
+    chip, workload = gz.platform("H100-SXM"), gz.Workload(8, 512, 64)
+    hourly = float(gz.cost(chip).cost_per_hour)
+    priced, given = (
+        gz.search("llama-3.1-8b", chip, workload, chips=2, cost=cost, batch=[8], progress=False).dataset
+        for cost in (gz.CostModel(), hourly)
+    )
+    np.testing.assert_allclose(priced.cost_per_million_tokens, given.cost_per_million_tokens, rtol=1e-6)

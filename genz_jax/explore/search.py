@@ -17,6 +17,7 @@ from genz_jax.explore.search_result import DIM, SENSES, SearchResult
 from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
 from genz_jax.explore.sweep import ask, evaluate_axes
 from genz_jax.fields import near
+from genz_jax.machine.cost import CostModel, device_cost
 from genz_jax.specs import Model, Parallelism, Platform, Precision, Workload
 from genz_jax.stack import stack, take
 from genz_jax.work.mapping import Reason
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 Choice = float | Sequence[float] | np.ndarray | None
 """Values that a size may take: one, several, or None for every one that the devices allow."""
 
-Cost = float | Callable[[Platform], float]
-"""Price of a device for an hour, in $, or a function of the platform that gives it."""
+Cost = float | CostModel | Callable[[Platform], float]
+"""Price of a device for an hour, in $, or the constants or the function of the platform that give it."""
 
 _PADDED = (2**9, 2**12)  # lengths of the candidate axis, few so that a search seldom compiles anew
 _COORDINATES = {
@@ -86,7 +87,7 @@ def search(
             device.
         slo: what must be met; only for requests.
         objective: figure that decides, by default `throughput_per_device` of requests, `throughput` of other stages.
-        cost: $ per device and hour, or a function of the platform that gives it; adds the figures `cost_per_hour` and,
+        cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it; adds the figures `cost_per_hour` and,
             where throughput counts output tokens, `cost_per_million_tokens`.
         stage: request, prefill or decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.
@@ -299,7 +300,10 @@ def _with_cost(dataset: "xr.Dataset", cost: Cost | None, platform: Platform, sta
     """Add what the devices cost per hour and per million output tokens."""
     if cost is None:
         return dataset
-    price = float(cost(platform) if callable(cost) else cost)
+    if isinstance(cost, CostModel):
+        price = float(device_cost(platform, cost).cost_per_hour)
+    else:
+        price = float(cost(platform) if callable(cost) else cost)
     if not (math.isfinite(price) and price >= 0):
         raise ValueError(f"cost = {price:g} $ per device and hour: must be finite and 0 or more")
     hourly = price * dataset["devices"]

@@ -59,30 +59,46 @@ class Speeds(eqx.Module):
 
     flop: dict[Operand, Number]
     byte: Number
-    onchip_byte: Number
-    compute_efficiency: Number
-    memory_efficiency: Number
+    achieved_flop: dict[Operand, Number]
+    achieved_byte: Number
+    achieved_onchip_byte: Number
 
     @classmethod
     def of(cls, platform: Platform, precision: Precision, bandwidth: Number) -> "Speeds":
         """Speeds of a platform, where `bandwidth` is the memory's (less than its own if it offloads)."""
-        relative = {operand: native_format(platform, code)[1] for operand, code in formats_of(precision).items()}
-        # Rates of formats lie on the small axes of precisions and chips; fused, each point would look them up.
-        relative = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, relative))
-        return cls(
-            {operand: 1.0 / (platform.flops * rate) for operand, rate in relative.items()},
-            1.0 / bandwidth,
-            1.0 / platform.onchip_bw,
-            1.0 / platform.compute_efficiency,
-            1.0 / platform.memory_efficiency,
-        )
+        peak = {
+            operand: 1.0 / (platform.flops * native_format(platform, code)[1])
+            for operand, code in formats_of(precision).items()
+        }
+        achieved = {operand: seconds / platform.compute_efficiency for operand, seconds in peak.items()}
+        onchip = 1.0 / (platform.onchip_bw * platform.memory_efficiency)
+        # These lie on the axes of a few numbers; fused, every point would divide anew.
+        peak, achieved, onchip = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, (peak, achieved, onchip)))
+        byte = 1.0 / bandwidth
+        memory = byte / platform.memory_efficiency
+        if platform.offload_bw is None:  # else the bandwidth depends on all that memory depends on
+            byte, memory = jax.lax.optimization_barrier((jnp.asarray(byte), jnp.asarray(memory)))
+        return cls(peak, byte, achieved, memory, onchip)
+
+
+class Places(eqx.Module):
+    """How many decode positions there are, and the reciprocals of that and of the gaps between them."""
+
+    count: Number
+    per_place: Number
+    per_gap: Number
+
+    @classmethod
+    def of(cls, count: Number) -> "Places":
+        """For a count of positions, which may be 0."""
+        return cls(count, 1.0 / jnp.maximum(count, 1.0), 1.0 / jnp.maximum(count - 1.0, 1.0))
 
 
 class Stretch(eqx.Module):
     """Positions of a decode over which an operator's work grows evenly: what it asks for at the first and the last."""
 
     share: Number
-    count: Number
+    places: Places
     first: "Load"
     last: "Load"
 
@@ -113,17 +129,8 @@ def load(op: Operator, assumptions: Assumptions) -> Load:
     if op.kind == "vector":
         return Load(0.0, offchip * op.repeats, onchip * op.repeats)
     runs = jnp.where(op.flops > 0, op.repeats, 0.0)
-    return Load(
-        op.flops * op.repeats,
-        offchip * runs,
-        onchip * runs if assumptions.on_chip_traffic else 0.0,
-        tuple(
-            Stretch(
-                part.share, part.count, *(load(end.times(op.repeats), assumptions) for end in (part.first, part.last))
-            )
-            for part in op.stretches
-        ),
-    )
+    onchip = onchip * runs if assumptions.on_chip_traffic else 0.0
+    return Load(op.flops * op.repeats, offchip * runs, onchip)
 
 
 def _mean_load(op: Operator, assumptions: Assumptions) -> Load:
@@ -137,7 +144,7 @@ def _mean_load(op: Operator, assumptions: Assumptions) -> Load:
         flops = flops + part.share * (first.flops + last.flops) / 2.0
         offchip = offchip + part.share * (first.bytes + last.bytes) / 2.0
         onchip = onchip + part.share * (first.onchip_bytes + last.onchip_bytes) / 2.0
-        stretches.append(Stretch(part.share, part.count, first, last))
+        stretches.append(Stretch(part.share, Places.of(part.count), first, last))
     return Load(flops, offchip, onchip, tuple(stretches))
 
 
@@ -170,40 +177,38 @@ def operator_time(
         mean: Number = 0.0
         for part in work.stretches:
             first, last = (_busy(end, op, speeds, assumptions) for end in (part.first, part.last))
-            mean = mean + part.share * mean_of_slowest(first, last, part.count)
+            mean = mean + part.share * mean_of_slowest(first, last, part.places)
         longest = mean if assumptions.smooth == 0 else mean + (longest - jnp.maximum(compute, memory))
     return OperatorTime(compute, memory, 0.0, longest)
 
 
 def _busy(work: Load, op: Operator, speeds: Speeds, assumptions: Assumptions) -> tuple[Number, Number]:
     """Times of the matrix units and of the memory."""
-    memory = work.bytes * (speeds.byte * speeds.memory_efficiency)
+    memory = work.bytes * speeds.achieved_byte
     if assumptions.on_chip_traffic and op.on_chip:
-        memory = memory + work.onchip_bytes * (speeds.onchip_byte * speeds.memory_efficiency)
-    return work.flops * (speeds.flop[op.operand] * speeds.compute_efficiency), memory
+        memory = memory + work.onchip_bytes * speeds.achieved_onchip_byte
+    return work.flops * speeds.achieved_flop[op.operand], memory
 
 
-def mean_of_slowest(first: tuple[Number, Number], last: tuple[Number, Number], count: Number) -> Number:
-    """Mean of max(compute, memory) over `count` evenly spaced positions between which both grow evenly, exactly.
+def mean_of_slowest(first: tuple[Number, Number], last: tuple[Number, Number], places: Places) -> Number:
+    """Mean of max(compute, memory) over evenly spaced positions between which both grow evenly, exactly.
 
     max(c, m) = m + max(d, 0) with the difference d = c − m, which runs evenly from one end to the other. From its
-    larger end h it falls by s per position, so k = ⌊h/s⌋ + 1 of the positions have d ≥ 0 (all of them if the smaller
+    larger end h it falls by s per position, so k = ⌊h/s⌋ + 1 of the n positions have d ≥ 0 (all of them if the smaller
     end is positive too, none if h < 0), and their sum is k·h − s·k(k − 1)/2.
 
     Args:
         first: compute and memory time at the first position.
         last: compute and memory time at the last.
-        count: positions, at least 1.
+        places: the positions.
     """
-    memory = (first[1] + last[1]) / 2.0
     start, end = first[0] - first[1], last[0] - last[1]
     high, low = jnp.maximum(start, end), jnp.minimum(start, end)
-    fall = (high - low) / jnp.maximum(count - 1.0, 1.0)
     crosses = (high > 0) & (low < 0)
-    step = jnp.where(crosses, fall, 1.0)
-    above = jax.lax.stop_gradient(jnp.clip(jnp.floor(jnp.where(crosses, high, 0.0) / step) + 1.0, 1.0, count))
-    part = (above * high - step * above * (above - 1.0) / 2.0) / jnp.maximum(count, 1.0)
-    return memory + jnp.where(crosses, part, jnp.where(low >= 0, (high + low) / 2.0, 0.0))
+    fall = jnp.where(crosses, (high - low) * places.per_gap, 1.0)
+    above = jax.lax.stop_gradient(jnp.floor(jnp.where(crosses, high, 0.0) / fall)) + 1.0
+    part = (high - 0.5 * fall * (above - 1.0)) * above * places.per_place
+    return 0.5 * (first[1] + last[1]) + jnp.where(crosses, part, jnp.maximum(0.5 * (high + low), 0.0))
 
 
 def slowest(a: Number, b: Number, smooth: float) -> jax.Array:
