@@ -87,8 +87,8 @@ def search(
             device.
         slo: what must be met; only for requests.
         objective: figure that decides, by default `throughput_per_device` of requests, `throughput` of other stages.
-        cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it; adds the figures `cost_per_hour` and,
-            where throughput counts output tokens, `cost_per_million_tokens`.
+        cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it; adds the figures
+            `cost_per_hour` and, where throughput counts output tokens, `cost_per_million_tokens`.
         stage: request, prefill or decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         space: "all", or "genz" for the candidates of the published analyser (arXiv 2406.01698): tp over divisors of the
