@@ -15,7 +15,7 @@ DEFAULT = Assumptions.default
 LAST = DEFAULT.replace(decode_position="last")
 FIGURES = ("latency", "compute_time", "memory_time", "flop_count", "traffic", "energy")
 PROMPT, OUTPUT = 40, 60
-WINDOWS = (1, 17, 40, 41, 63, 99, 500)
+WINDOWS = (1, 17, 41, 63, 500)
 
 
 def mean_of_steps(model, platform, beams, assumptions=LAST):
@@ -46,7 +46,7 @@ CASES |= {name: gz.model(name) for name in ("llama-3.1-8b", "deepseek-v3", "jamb
 
 @pytest.mark.parametrize(
     ("name", "beams", "fused"),
-    [(name, 3, True) for name in CASES] + [(f"window {w}", 1, False) for w in (17, 41, 63)] + [("window 99", 1, True)],
+    [(name, 3, True) for name in CASES] + [(f"window {w}", 1, False) for w in (17, 63)] + [("window 17", 1, True)],
 )
 def test_the_mean_is_that_of_every_position(name: str, beams: int, fused: bool):
     model = CASES[name]
@@ -63,7 +63,7 @@ def test_attention_that_turns_compute_bound_on_the_way_is_averaged_exactly():
     # so within one request, where the maximum of means is too small.
     model = gz.model("llama-3.1-8b").replace(ffn=None, **{"attention.heads": 256, "attention.kv_heads": 1})
     gaps = []
-    for flops in np.geomspace(1e12, 1e15, 40):
+    for flops in np.geomspace(1e13, 2e14, 12):
         platform = big_platform(flops=flops, mem_bw="1 TB/s")
         every = mean_of_steps(model, platform, 1)
         assert step(model, platform, 1)["latency"] == pytest.approx(every["latency"], rel=1e-12)

@@ -84,7 +84,11 @@ SPREADS = {
     "jamba-1.5-mini": ({"tp": 2},),
     "falcon-mamba-7b": ({},),
 }
-PLACES = [(name, spread) for name, spreads in SPREADS.items() for spread in spreads]
+PLACES = [
+    pytest.param(name, spread, marks=[pytest.mark.slow] if i else [], id=f"{name} {spread}")
+    for name, spreads in SPREADS.items()
+    for i, spread in enumerate(spreads)
+]
 
 
 @pytest.mark.parametrize(("name", "spread"), PLACES)
@@ -101,7 +105,7 @@ def test_the_largest_batch_fits_and_one_more_does_not(name: str, spread: dict[st
 
 
 @pytest.mark.parametrize(("name", "spread"), PLACES)
-@pytest.mark.parametrize("capacity", ["100 GB", "141 GB"])
+@pytest.mark.parametrize("capacity", ["141 GB", pytest.param("100 GB", marks=pytest.mark.slow)])
 def test_the_longest_context_fits_and_one_block_more_does_not(name: str, spread: dict[str, int], capacity: str):
     def at(prompt):
         return memory(
