@@ -84,8 +84,9 @@ SPREADS = {
     "jamba-1.5-mini": ({"tp": 2},),
     "falcon-mamba-7b": ({},),
 }
+QUICK = ("llama-3.1-8b", "gemma-3-27b")
 PLACES = [
-    pytest.param(name, spread, marks=[pytest.mark.slow] if i else [], id=f"{name} {spread}")
+    pytest.param(name, spread, marks=[pytest.mark.slow] if i or name not in QUICK else [], id=f"{name} {spread}")
     for name, spreads in SPREADS.items()
     for i, spread in enumerate(spreads)
 ]
