@@ -16,7 +16,7 @@ def _run(*args: str) -> Result:
 
 
 def test_require_is_that_of_the_library():
-    result = _run("require", "mem_bw", *POINT, "--batch", "4", "--tpot", "1ms,2ms", "--ttft", "100ms", "--json")
+    result = _run("require", "mem_bw", *POINT, "--batch", "4", "--slo", "tpot=1ms,2ms", "--slo", "ttft=100ms", "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     slo = gz.SLO(ttft="100 ms", tpot=gz.axis(["1 ms", "2 ms"]))
@@ -27,7 +27,7 @@ def test_require_is_that_of_the_library():
 
 
 def test_require_says_why_not():
-    result = _run("require", "mem_bw", *POINT, "--batch", "4", "--tpot", "1ns,2ms", "--ttft", "100ms")
+    result = _run("require", "mem_bw", *POINT, "--batch", "4", "--slo", "tpot=1ns,2ms", "--slo", "ttft=100ms")
     assert result.exit_code == 0
     assert "cannot: bound by the matrix units" in result.stdout
 
@@ -46,10 +46,10 @@ def test_sensitivity_is_that_of_the_library():
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("require", "speed", *POINT, "--tpot", "1ms"), ["speed", "mem_bw"]),
+        (("require", "speed", *POINT, "--slo", "tpot=1ms"), ["speed", "mem_bw"]),
         (("require", "mem_bw", *POINT), ["no limit"]),
-        (("require", "mem_bw", *POINT, "--tpot", "fast"), ["fast"]),
-        (("require", "mem_bw", *POINT, "--tpot", "1ms", "-o", "x.csv"), ["x.csv", ".nc"]),
+        (("require", "mem_bw", *POINT, "--slo", "tpot=fast"), ["fast"]),
+        (("require", "mem_bw", *POINT, "--slo", "tpot=1ms", "-o", "x.csv"), ["x.csv", ".nc"]),
         (("require", "mem_bw", *POINT, "-w", "ai-assistant,chat"), ["ai-assistant"]),
         (("sensitivity", *POINT, "--figures", "memory"), ["memory"]),
         (("sensitivity", *POINT, "--step", "0"), ["step"]),

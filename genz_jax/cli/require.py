@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genz_jax.cli import options as o
+from genz_jax.cli.limits import Limits
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   genz-jax require mem_bw -m llama-3.1-70b -p H100-SXM --tp 8 --precision fp8 \\
-      --batch 8 --ttft 500ms --tpot 10ms
+      --batch 8 --slo ttft=500ms --slo tpot=10ms
   genz-jax require flops -m llama-2-7b -p H100-SXM --precision int8 \\
       -w question-answering,chat --over workload
   genz-jax require link_latency -m llama-3.1-70b -p H100-SXM --tp 8 --precision fp8 \\
-      --axis batch=1,8,32 --tpot 5ms:20ms:12:log -o out.nc --plot out.png
-  genz-jax require batch -m llama-3.1-8b -p H100-SXM,H200 --tpot 20ms --json
+      --axis batch=1,8,32 --slo tpot=5ms:20ms:12:log -o out.nc --plot out.png
+  genz-jax require batch -m llama-3.1-8b -p H100-SXM,H200 --slo tpot=20ms --json
 
 \b
 Targets: the least flops, mem_bw, mem_capacity, link_bw, network.1.bandwidth, offload_bw,
@@ -32,19 +33,11 @@ ROWS = 40
 """Rows of the table at most."""
 
 
-def _limit(what: str, example: str) -> Any:
-    return typer.Option(metavar="LIMIT", help=f"{what}, for example {example}.")
-
-
 def require(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Number that is asked for; see below.")],
     model: o.Models,
     platform: o.Platforms,
-    ttft: Annotated[str | None, _limit("Time to first token at most", "200ms")] = None,
-    tpot: Annotated[str | None, _limit("Time per output token at most", "10ms")] = None,
-    e2e: Annotated[str | None, _limit("End-to-end latency at most", "3s")] = None,
-    throughput: Annotated[str | None, _limit("Output tokens per second of all requests at least", "2000")] = None,
-    interactivity: Annotated[str | None, _limit("Output tokens per second of one request at least", "50")] = None,
+    slo: Limits = None,
     axis: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUES", help="Sweep a number, as genz-jax sweep does. May be repeated."),
@@ -123,14 +116,13 @@ def _objective(given: Mapping[str, Any]) -> "SLO":
     """The limits that are given, else those of the workloads."""
     from genz_jax import SLO
     from genz_jax.cli import cases
+    from genz_jax.cli.limits import read_limits
     from genz_jax.explore.requirements import catalogue_slo
 
     limits: dict[str, Any] = {}
-    for name in ("ttft", "tpot", "e2e", "throughput", "interactivity"):
-        text = given[name]
-        if text is not None:
-            spread = "," in text or ":" in text
-            limits[name] = cases.read_axis(f"{name}={text}", text, False) if spread else text
+    for name, text in read_limits(given["slo"]).items():
+        spread = "," in text or ":" in text
+        limits[name] = cases.read_axis(f"{name}={text}", text, False) if spread else text
     names = cases.comma_list("--workload", given["workload"])
     if limits or not names:
         return SLO(**limits)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genz_jax.cli import options as o
+from genz_jax.cli.limits import Limits, read_limits
 
 if TYPE_CHECKING:
     from genz_jax.explore.search_result import SearchResult
@@ -54,9 +55,7 @@ def search(
     micro_batches: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Micro-batches of the pipeline [default: as many as stages].")
     ] = None,
-    slo: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A limit, such as tpot=20ms. May be repeated.")
-    ] = None,
+    slo: Limits = None,
     objective: Annotated[
         str | None, typer.Option(metavar="FIGURE", help="What decides [default: throughput_per_device].")
     ] = None,
@@ -85,7 +84,7 @@ def search(
     """Find the best way to serve a model on a number of devices."""
     import sys
 
-    from genz_jax import files, labels, plots, search as look
+    from genz_jax import SLO, files, labels, plots, search as look
     from genz_jax.cli import cases, show
     from genz_jax.cli.sweep import check_writer
 
@@ -117,7 +116,7 @@ def search(
         precision=formats or asked.case.precision,
         cp=None if cp == "all" else read_numbers("--cp", cp),
         **{name: None if text is None else read_numbers(f"--{name}", text) for name, text in sizes.items()},
-        slo=read_slo(slo or []),
+        slo=SLO(**read_limits(slo)) if slo else None,
         objective=objective,
         cost=cost,
         stage=stage,
@@ -153,28 +152,6 @@ def read_numbers(option: str, text: str) -> list[int]:
             raise ValueError(f"{option} = {text!r}: must be whole numbers such as 8, 8,16,32 or 1:64")
         found += range(int(ends[0]), int(ends[-1]) + 1)
     return found
-
-
-def read_slo(texts: list[str]) -> Any:
-    """A service level objective from texts such as `tpot=20ms`; None if there are none.
-
-    Raises:
-        ValueError: no such limit, one given twice, or a value in another unit.
-    """
-    from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
-    from genz_jax.fields import near
-
-    limits: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not value:
-            raise ValueError(f"--slo {text!r}: must be NAME=VALUE, for example tpot=20ms")
-        if name not in (*CEILINGS, *FLOORS):
-            raise ValueError(f"--slo {text!r}: no limit {name!r}{near(name, [*CEILINGS, *FLOORS])}")
-        if name in limits:
-            raise ValueError(f"--slo {text!r}: {name} is given twice")
-        limits[name] = value
-    return SLO(**limits) if limits else None
 
 
 def _summary(result: "SearchResult", seconds: float, top: int) -> dict[str, Any]:

@@ -135,17 +135,13 @@ def _read_bounds(texts: list[str]) -> dict[str, tuple[str, str]]:
 
 def _read_slo(texts: list[str] | None) -> Any:
     from genz_jax import SLO
-    from genz_jax.explore.slo import CEILINGS, FLOORS
-    from genz_jax.fields import near
+    from genz_jax.cli.limits import read_limits
 
     if not texts:
         return None
     if texts == ["catalogue"]:
         return "catalogue"
-    limits = money.pairs("--slo", texts)
-    for name in limits:
-        if name not in CEILINGS | FLOORS:
-            raise ValueError(f"--slo {name!r}: no such limit{near(name, CEILINGS | FLOORS)}")
+    limits = read_limits(texts)
     return SLO(**limits)
 
 
