@@ -7,29 +7,27 @@ through one compiled kernel that keeps the cheapest design of each rate and band
     python studies/design_space.py [--smoke] [--out DIR]
 """
 
-import argparse
 import functools
 import resource
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from genz_jax import labels, plots, units
+from genz_jax import labels, units
 from genz_jax.explore.tuning import Tuner, pose
 from genz_jax.explore.tuning_problem import Data, Form, measure
 from genz_jax.plots.style import COLOURS, new_figure
-from genz_jax.plots.sweep import TODAY, _mark, _marks
+from genz_jax.plots.sweep import TODAY, mark_platforms, platform_marks
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-NAME = "design_space"
 MODEL, BASE, PRECISION = "llama-3.1-70b", "H100-SXM", "fp8"
 USE_CASES = ("question-answering", "chat", "qa-rag", "summarization", "code-generation")
 BOUNDS: dict[str, tuple[Any, Any]] = {
@@ -67,7 +65,7 @@ def cheapest(form: Form, data: Data, rate: Any, axes: tuple[Any, Any, Any], spre
     return jnp.min(goal, axis=1), jnp.argmin(goal, axis=1)
 
 
-def compute(smoke: bool = False) -> "xr.Dataset":
+def compute(smoke: bool) -> "xr.Dataset":
     """Cheapest design by tensor parallel size, rate and bandwidth; the figures of the run are attributes."""
     sizes, tuner = SMOKE if smoke else SIZES, problem()
     axes = [np.linspace(a, b, n) for a, b, n in zip(tuner.low, tuner.high, sizes.values(), strict=True)]
@@ -153,7 +151,7 @@ def plot(dataset: "xr.Dataset") -> "Figure":
         if rows.size > 0.01 * degree.size:
             place = (across[int(np.median(columns))], up[int(np.quantile(rows, 0.8))])
             panel.text(*place, f"TP {value:g}", color="white", fontsize=11, fontweight="bold", ha="center")
-    _mark(panel, _marks(dataset, "mem_bw", "flops", TODAY))
+    mark_platforms(panel, platform_marks(dataset, "mem_bw", "flops", TODAY))
     found = best(dataset)
     place = (found["mem_bw"] / 1e12, found["flops"] / 1e15)
     panel.plot(*place, "*", color=COLOURS[4], markeredgecolor="black", markersize=15)
@@ -188,16 +186,8 @@ def headline(dataset: "xr.Dataset") -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compute, save and draw."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a small grid, in seconds")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    dataset = compute(given.smoke)
-    labels.save(dataset, given.out / f"{NAME}.nc")
-    plots.save(plot(dataset), str(given.out / f"{NAME}.png"))
-    print(headline(dataset))
+    """Write the dataset and the figure, and say the answer."""
+    print(headline(common.run(__file__, compute, plot, arguments)))
 
 
 if __name__ == "__main__":

@@ -1,31 +1,25 @@
 """Where is the cheapest accelerator that serves the five use cases, by gradient, and is it what the grid finds?
 
-The question of studies/design_space.py, answered by `gz.tune` from many starts, beside the answer of the grid: of the
-file that design_space.py has written beside this one's, or else of a grid made here.
+The question of studies/design_space.py, answered by `gz.tune` from many starts, beside the answer of its grid.
 
     python studies/tuning.py [--smoke] [--out DIR]
 """
 
-import argparse
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import common
+import design_space
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-import design_space
-
 import genz_jax as gz
-from genz_jax import labels, plots, units
+from genz_jax import labels, units
 from genz_jax.plots.style import COLOURS, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-NAME = "tuning"
 STARTS, SMOKE_STARTS = 4096, 64
 VARIABLES = ("flops", "mem_bw", "mem_capacity", "link_bw", "tp")
 
@@ -44,14 +38,13 @@ def tune(starts: int) -> gz.TuneResult:
     )
 
 
-def compute(smoke: bool = False, grid: "xr.Dataset | None" = None) -> "xr.Dataset":
+def compute(smoke: bool) -> "xr.Dataset":
     """The optimum, its limits and the trace of the starts, beside the best of a grid.
 
     Args:
         smoke: few starts and a small grid.
-        grid: result of design_space.py; by default it is computed.
     """
-    grid = design_space.compute(smoke) if grid is None else grid
+    grid = design_space.compute(smoke)
     by_grid = design_space.best(grid)
     starts = SMOKE_STARTS if smoke else STARTS
     tune(starts)  # compiles
@@ -140,19 +133,8 @@ def headline(dataset: "xr.Dataset") -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compute, save and draw."""
-    import xarray as xr
-
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="few starts and a small grid")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    grid = given.out / f"{design_space.NAME}.nc"
-    dataset = compute(given.smoke, xr.load_dataset(grid) if grid.exists() else None)
-    labels.save(dataset, given.out / f"{NAME}.nc")
-    plots.save(plot(dataset), str(given.out / f"{NAME}.png"))
-    print(headline(dataset))
+    """Write the dataset and the figure, and say both answers."""
+    print(headline(common.run(__file__, compute, plot, arguments)))
 
 
 if __name__ == "__main__":

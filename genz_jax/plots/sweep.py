@@ -126,7 +126,7 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
     spread = low > 0 and high / low > 5
     norm = LogNorm(low, high) if spread else Normalize(low, high)
     lines = round_levels(low, high) if spread else np.linspace(low, high, 9)[1:-1]
-    marks = _marks(dataset, x, y, TODAY if chips is None else chips)
+    marks = platform_marks(dataset, x, y, TODAY if chips is None else chips)
     image = None
     for panel, (title, at) in zip(axes, picks, strict=True):
         flat = values[tuple(at.get(d, slice(None)) for d in array.dims)]
@@ -142,15 +142,20 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
         panel.set_xscale("log" if is_wide(across) else "linear")
         panel.set_yscale("log" if is_wide(up) else "linear")
         panel.set(xlabel=x_label, ylabel=y_label, xlim=(across.min(), across.max()), ylim=(up.min(), up.max()))
-        _mark(panel, marks)
+        mark_platforms(panel, marks)
     assert image is not None
     drawn.colorbar(image, ax=axes, label=label, fraction=0.03, format=lambda v, _: f"{v:g}")
     drawn.suptitle(f"{headline(dataset)} (other numbers of the platform as they are)", fontsize=10)
     return drawn
 
 
-def _mark(panel: "Axes", marks: dict[str, tuple[float, float]]) -> None:
-    """Mark platforms with their names; those that lie together share a name tag."""
+def mark_platforms(panel: "Axes", marks: dict[str, tuple[float, float]]) -> None:
+    """Mark platforms with their names; those that lie together share a name tag.
+
+    Args:
+        panel: a map.
+        marks: place by name, as of `platform_marks`.
+    """
     from matplotlib.patheffects import withStroke
 
     groups: list[list[str]] = []
@@ -177,8 +182,18 @@ def _mark(panel: "Axes", marks: dict[str, tuple[float, float]]) -> None:
         )
 
 
-def _marks(dataset: "xr.Dataset", x: str, y: str, chips: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Places of catalogue platforms on a map of two of a platform's numbers, those inside it."""
+def platform_marks(dataset: "xr.Dataset", x: str, y: str, chips: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Places of catalogue platforms on a map of two of a platform's numbers, in the units of `scaled`.
+
+    Args:
+        dataset: dataset with both axes as coordinates in base units.
+        x: dimension of the horizontal axis.
+        y: dimension of the vertical axis.
+        chips: catalogue names.
+
+    Returns:
+        Place by name, for the platforms inside the map; none where an axis is no number of a platform.
+    """
     own = {"flops", "mem_bw", "mem_capacity", "power", *LINK_ALIASES}
     if not {x, y} <= own:
         return {}
