@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STARTS, SMOKE_STARTS = 4096, 64
-VARIABLES = ("flops", "mem_bw", "mem_capacity", "link_bw", "tp")
+VARIABLES = tuple(design_space.UNITS)
 
 
 def tune(starts: int) -> gz.TuneResult:
@@ -99,18 +99,22 @@ def plot(dataset: "xr.Dataset") -> "Figure":
     left.axhline(prices[1], color="black", ls="--", lw=1.2, label=f"best of the grid: {prices[1]:.2f} kUSD")
     left.axhline(prices[0], color="black", ls=":", lw=1.6, label=f"optimum by gradient: {prices[0]:.2f} kUSD")
     left.set(xlabel="step", ylabel="price of all devices (kUSD)", yscale="log", xlim=(step[0], step[-1]))
+    common.plain_ticks(left.yaxis)
     left.grid(True, which="major", alpha=0.25)
     left.legend(fontsize=7.5, frameon=False)
     names = [str(name) for name in dataset["variable"].values]
     low, high = np.log(dataset["bound"].values.T)
     for k, (marker, label) in enumerate((("*", "gradient"), ("o", "grid"))):
         share = (np.log(dataset["optimum"].values[:, k]) - low) / (high - low)
-        size, face = (14, COLOURS[4]) if marker == "*" else (8, "none")
+        size, face = (12, COLOURS[4]) if marker == "*" else (15, "none")
         right.plot(share, range(len(names)), marker, ms=size, mfc=face, mec="black", label=label, clip_on=False)
-    right.set_yticks(range(len(names)), names)
+    found = dataset["optimum"].sel(answer="gradient").values
+    shown = [units.show(float(x), design_space.UNITS[name]) for name, x in zip(names, found, strict=True)]
+    right.set_yticks(range(len(names)), [f"{name}\n{value}" for name, value in zip(names, shown, strict=True)])
+    right.tick_params(axis="y", pad=8)
     right.set(xlabel="place between the bounds, logarithmic", xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
     right.grid(True, axis="x", alpha=0.25)
-    right.legend(fontsize=8, frameon=False, loc="lower right")
+    right.legend(fontsize=8, frameon=False, loc="lower right", labelspacing=1.0)
     at = dataset.attrs
     drawn.suptitle(
         f"{design_space.MODEL}, {design_space.PRECISION}, five use cases: {at['evaluations']:,} evaluations of "
