@@ -132,7 +132,7 @@ def best(dataset: "xr.Dataset") -> dict[str, float]:
 def plot(dataset: "xr.Dataset") -> "Figure":
     """Map of the least price over rate and bandwidth, with the tensor parallel size that gives it."""
     from matplotlib.colors import LogNorm
-    from matplotlib.patheffects import withStroke
+    from matplotlib.patheffects import AbstractPathEffect, withStroke
 
     price = np.fmin.reduce(dataset["price"].values, axis=0) / 1e3
     filled = np.where(np.isnan(dataset["price"].values), np.inf, dataset["price"].values)
@@ -148,7 +148,7 @@ def plot(dataset: "xr.Dataset") -> "Figure":
         across, up, np.ma.masked_invalid(price), norm=LogNorm(low, high), cmap="cividis", shading="nearest"
     )
     image.set_rasterized(True)
-    outline = [withStroke(linewidth=2.5, foreground="black")]
+    outline: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="black")]
     for size in np.unique(degree[np.isfinite(degree)]):
         mine = degree == size
         if mine.sum() < 0.01 * mine.size:

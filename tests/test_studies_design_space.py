@@ -10,6 +10,8 @@ import xarray as xr
 
 import genz_jax as gz
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
