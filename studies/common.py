@@ -12,9 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 import genz_jax as gz
 from genz_jax import plots
@@ -60,10 +58,3 @@ def table(file: str) -> list[dict[str, str]]:
     """Rows of a table in `DATA`, without the comment lines that name its source."""
     with (DATA / file).open(newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(line for line in lines if not line.startswith("#")))
-
-
-def plain_ticks(axis: Axis) -> None:
-    """Label 1, 2 and 5 of every decade of a logarithmic axis, as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(NullFormatter())

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from genz_jax import labels, units
 from genz_jax.explore.tuning import Tuner, pose
 from genz_jax.explore.tuning_problem import Data, Form, measure
-from genz_jax.plots.style import COLOURS, new_figure
+from genz_jax.plots.style import COLOURS, new_figure, plain_ticks
 from genz_jax.plots.sweep import TODAY, mark_platforms, platform_marks
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def plot(dataset: "xr.Dataset") -> "Figure":
     place = (found["mem_bw"] / 1e12, found["flops"] / 1e15)
     panel.plot(*place, "*", color=COLOURS[4], markeredgecolor="black", markersize=15)
     for axis in (panel.xaxis, panel.yaxis):
-        common.plain_ticks(axis)
+        plain_ticks(axis)
     parts = ", ".join(units.show(found[name], UNITS[name]) for name in ("flops", "mem_bw", "mem_capacity"))
     panel.set_title(
         f"Least price of all devices that serve {MODEL} in {PRECISION} in five use cases; "

@@ -22,7 +22,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import genz_jax as gz
-from genz_jax.plots.style import COLOURS
+from genz_jax.plots.style import COLOURS, plain_ticks
 
 MODELS = {
     "llama-2-7b": "dense (MHA)",
@@ -257,7 +257,7 @@ def plot(dataset: xr.Dataset) -> Figure:
                     markeredgewidth=1.4,
                 )
         panel.set_yscale("log")
-        common.plain_ticks(panel.yaxis)
+        plain_ticks(panel.yaxis)
         panel.set_ylabel(f"{LONG_NAMES[target]}\n({symbol})", fontsize=9)
         panel.grid(True, axis="y", alpha=0.25)
         _chips(panel, target, scale)

@@ -14,7 +14,7 @@ import numpy as np
 
 import genz_jax as gz
 from genz_jax import labels, units
-from genz_jax.plots.style import COLOURS, new_figure
+from genz_jax.plots.style import COLOURS, new_figure, plain_ticks
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -99,7 +99,7 @@ def plot(dataset: "xr.Dataset") -> "Figure":
     left.axhline(prices[1], color="black", ls="--", lw=1.2, label=f"best of the grid: {prices[1]:.2f} kUSD")
     left.axhline(prices[0], color="black", ls=":", lw=1.6, label=f"optimum by gradient: {prices[0]:.2f} kUSD")
     left.set(xlabel="step", ylabel="price of all devices (kUSD)", yscale="log", xlim=(step[0], step[-1]))
-    common.plain_ticks(left.yaxis)
+    plain_ticks(left.yaxis)
     left.grid(True, which="major", alpha=0.25)
     left.legend(fontsize=7.5, frameon=False)
     names = [str(name) for name in dataset["variable"].values]

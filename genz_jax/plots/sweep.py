@@ -11,12 +11,13 @@ from genz_jax.plots.style import (
     LINE_STYLES,
     headline,
     is_numeric,
-    is_wide,
     new_figure,
     panels,
+    plain_ticks,
     round_levels,
     save,
     scaled,
+    set_scales,
 )
 from genz_jax.specs import LINK_ALIASES
 
@@ -87,8 +88,7 @@ def curves(dataset: "xr.Dataset", figure: str, x: str) -> "Figure":
         axes.plot(across, line, style, marker=mark, color=COLOURS[i % len(COLOURS)], label=title or figure, lw=1.8)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_title(headline(dataset), fontsize=10)
-    axes.set_xscale("log" if is_wide(across) else "linear")
-    axes.set_yscale("log" if is_wide(values) else "linear")
+    set_scales(axes, across, values)
     axes.grid(True, which="both", alpha=0.25)
     if len(axes.lines) > 1:
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
@@ -102,7 +102,7 @@ TODAY = ("A100-SXM-80GB", "H100-SXM", "H200", "B200", "B300", "MI300X", "MI355X"
 def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequence[str] | None = None) -> "Figure":
     """Draw a figure over two numeric axes: colour and contour lines, one panel for each of the other dimensions.
 
-    Points that do not run are hatched. Where both axes are numbers of a platform, catalogue platforms are marked.
+    Points that do not run are grey. Where both axes are numbers of a platform, catalogue platforms are marked.
 
     Args:
         dataset: result of `gz.sweep`.
@@ -112,6 +112,7 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
         chips: catalogue names to mark; by default a choice of today's accelerators.
     """
     from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.ticker import MaxNLocator
 
     array = dataset[figure].transpose(..., y, x)
     picks = panels(array, [x, y], 9)
@@ -125,7 +126,7 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
     low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 1.0)
     spread = low > 0 and high / low > 5
     norm = LogNorm(low, high) if spread else Normalize(low, high)
-    lines = round_levels(low, high) if spread else np.linspace(low, high, 9)[1:-1]
+    lines = round_levels(low, high) if spread else MaxNLocator(7).tick_values(low, high)
     marks = platform_marks(dataset, x, y, TODAY if chips is None else chips)
     image = None
     for panel, (title, at) in zip(axes, picks, strict=True):
@@ -136,15 +137,16 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
         if np.isfinite(flat).any() and float(np.nanmax(flat)) > float(np.nanmin(flat)):
             contours = panel.contour(across, up, flat, levels=lines, colors="white", linewidths=0.7)
             panel.clabel(contours, fmt=lambda v: f"{v:g}", fontsize=8)
-        else:
+        elif not np.isfinite(flat).any():
             panel.text(0.5, 0.5, "does not run here", transform=panel.transAxes, ha="center")
         panel.set_title(title or figure, fontsize=9)
-        panel.set_xscale("log" if is_wide(across) else "linear")
-        panel.set_yscale("log" if is_wide(up) else "linear")
+        set_scales(panel, across, up)
         panel.set(xlabel=x_label, ylabel=y_label, xlim=(across.min(), across.max()), ylim=(up.min(), up.max()))
         mark_platforms(panel, marks)
     assert image is not None
-    drawn.colorbar(image, ax=axes, label=label, fraction=0.03, format=lambda v, _: f"{v:g}")
+    bar = drawn.colorbar(image, ax=axes, label=label, fraction=0.03)
+    if spread:
+        plain_ticks(bar.ax.yaxis)
     drawn.suptitle(f"{headline(dataset)} (other numbers of the platform as they are)", fontsize=10)
     return drawn
 
