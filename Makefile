@@ -4,12 +4,13 @@
 # make lint    ruff and pyright
 # make bench   benchmarks beside genz-llm, into benchmarks/
 # make tables  the README's tables of accuracy and speed
+# make studies what platforms need, what scaling them brings, and the cheapest design, in studies/out/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow lint bench tables clean
+.PHONY: demo test test-slow lint bench tables studies clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,5 +49,8 @@ bench: $(VENV)/installed
 tables: $(VENV)/installed
 	$(BIN)/python benchmarks/readme.py
 
+studies: $(VENV)/installed
+	for study in requirements scaling design_space tuning; do $(BIN)/python studies/$$study.py || exit; done
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo studies/out

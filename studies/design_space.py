@@ -7,29 +7,27 @@ through one compiled kernel that keeps the cheapest design of each rate and band
     python studies/design_space.py [--smoke] [--out DIR]
 """
 
-import argparse
 import functools
 import resource
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from genz_jax import labels, plots, units
+from genz_jax import labels, units
 from genz_jax.explore.tuning import Tuner, pose
 from genz_jax.explore.tuning_problem import Data, Form, measure
-from genz_jax.plots.style import COLOURS, new_figure
-from genz_jax.plots.sweep import TODAY, _mark, _marks
+from genz_jax.plots.style import COLOURS, new_figure, plain_ticks
+from genz_jax.plots.sweep import TODAY, mark_platforms, platform_marks
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-NAME = "design_space"
 MODEL, BASE, PRECISION = "llama-3.1-70b", "H100-SXM", "fp8"
 USE_CASES = ("question-answering", "chat", "qa-rag", "summarization", "code-generation")
 BOUNDS: dict[str, tuple[Any, Any]] = {
@@ -38,6 +36,13 @@ BOUNDS: dict[str, tuple[Any, Any]] = {
     "mem_capacity": ("16 GB", "512 GB"),
     "link_bw": ("25 GB/s", "2 TB/s"),
     "tp": (1, 8),
+}
+UNITS = {
+    "flops": units.FLOP_RATE,
+    "mem_bw": units.BYTE_RATE,
+    "mem_capacity": units.BYTE,
+    "link_bw": units.BYTE_RATE,
+    "tp": units.ONE,
 }
 SIZES = {"flops": 100, "mem_bw": 100, "mem_capacity": 50, "link_bw": 50}
 SMOKE = {"flops": 16, "mem_bw": 16, "mem_capacity": 4, "link_bw": 4}
@@ -67,7 +72,7 @@ def cheapest(form: Form, data: Data, rate: Any, axes: tuple[Any, Any, Any], spre
     return jnp.min(goal, axis=1), jnp.argmin(goal, axis=1)
 
 
-def compute(smoke: bool = False) -> "xr.Dataset":
+def compute(smoke: bool) -> "xr.Dataset":
     """Cheapest design by tensor parallel size, rate and bandwidth; the figures of the run are attributes."""
     sizes, tuner = SMOKE if smoke else SIZES, problem()
     axes = [np.linspace(a, b, n) for a, b, n in zip(tuner.low, tuner.high, sizes.values(), strict=True)]
@@ -127,41 +132,50 @@ def best(dataset: "xr.Dataset") -> dict[str, float]:
 def plot(dataset: "xr.Dataset") -> "Figure":
     """Map of the least price over rate and bandwidth, with the tensor parallel size that gives it."""
     from matplotlib.colors import LogNorm
+    from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-    price = np.fmin.reduce(dataset["price"].values, axis=0)
+    price = np.fmin.reduce(dataset["price"].values, axis=0) / 1e3
     filled = np.where(np.isnan(dataset["price"].values), np.inf, dataset["price"].values)
     degree = np.where(np.isnan(price), np.nan, dataset["tp"].values[np.argmin(filled, axis=0)])
     drawn, (panel,) = new_figure(1, 1)
-    drawn.set_size_inches(7.4, 5.4)
+    drawn.set_size_inches(7.6, 5.6)
     across, up = dataset["mem_bw"].values / 1e12, dataset["flops"].values / 1e15
+    panel.set(xscale="log", yscale="log", xlabel="memory bandwidth (TB/s)", ylabel="peak dense 16-bit rate (PFLOP/s)")
     panel.set_facecolor("0.88")
-    norm = LogNorm(float(np.nanmin(price)) / 1e3, float(np.nanmax(price)) / 1e3)
+    low, high = float(np.nanmin(price)), float(np.nanmax(price))
+    levels = [n for n in (30, 40, 50, 70, 100, 150, 200, 300, 500, 700) if low < n < high]
     image = panel.pcolormesh(
-        across, up, np.ma.masked_invalid(price / 1e3), norm=norm, cmap="cividis", shading="nearest"
+        across, up, np.ma.masked_invalid(price), norm=LogNorm(low, high), cmap="cividis", shading="nearest"
     )
     image.set_rasterized(True)
-    low, high = float(np.nanmin(price)) / 1e3, float(np.nanmax(price)) / 1e3
-    levels = [n for n in (30, 40, 50, 70, 100, 150, 200, 300, 500, 700) if low < n < high]
-    lines = panel.contour(across, up, price / 1e3, levels=levels, colors="white", linewidths=0.8)
-    panel.clabel(lines, fmt=lambda v: f"{v:g}", fontsize=8)
-    for size in dataset["tp"].values[:-1]:
-        above = np.where(np.isnan(degree), np.nan, degree > size)
-        if (degree > size).any() and (degree <= size).any():
-            panel.contour(across, up, above, levels=[0.5], colors="black", linestyles="--", linewidths=1)
-    for value in np.unique(degree[np.isfinite(degree)]):
-        rows, columns = np.nonzero(degree == value)
-        if rows.size > 0.01 * degree.size:
-            place = (across[int(np.median(columns))], up[int(np.quantile(rows, 0.8))])
-            panel.text(*place, f"TP {value:g}", color="white", fontsize=11, fontweight="bold", ha="center")
-    _mark(panel, _marks(dataset, "mem_bw", "flops", TODAY))
+    outline: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="black")]
+    for size in np.unique(degree[np.isfinite(degree)]):
+        mine = degree == size
+        if mine.sum() < 0.01 * mine.size:
+            continue
+        # The price jumps between the sizes, so that each has lines of its own.
+        lines = panel.contour(across, up, np.where(mine, price, np.nan), levels=levels, colors="white", linewidths=0.8)
+        for text in panel.clabel(lines, fmt=lambda v: f"{v:g}", fontsize=7.5):
+            text.set_path_effects(outline)
+        if mine.sum() < np.isfinite(degree).sum():
+            panel.contour(across, up, mine, levels=[0.5], colors="black", linewidths=1)
+        row = min(int(np.nonzero(mine)[0].max()), int(0.94 * up.size))
+        place = across[int(np.median(np.flatnonzero(mine[row])))], up[row]
+        label = f"{size:g} device{'s' if size > 1 else ''}"
+        panel.text(*place, label, color="white", fontsize=9.5, fontweight="bold", ha="center", path_effects=outline)
+    mark_platforms(panel, platform_marks(dataset, "mem_bw", "flops", TODAY))
     found = best(dataset)
     place = (found["mem_bw"] / 1e12, found["flops"] / 1e15)
     panel.plot(*place, "*", color=COLOURS[4], markeredgecolor="black", markersize=15)
-    panel.set(xscale="log", yscale="log", xlabel="memory bandwidth (TB/s)", ylabel="peak dense 16-bit rate (PFLOP/s)")
+    for axis in (panel.xaxis, panel.yaxis):
+        plain_ticks(axis)
+    parts = ", ".join(units.show(found[name], UNITS[name]) for name in ("flops", "mem_bw", "mem_capacity"))
     panel.set_title(
-        f"least price of all devices that serve {MODEL} in {PRECISION} in five use cases\n"
-        f"star: {found['price'] / 1e3:.1f} kUSD; grey: no design does; {dataset.attrs['points']:,} designs",
-        fontsize=9,
+        f"Least price of all devices that serve {MODEL} in {PRECISION} in five use cases; "
+        f"{dataset.attrs['points']:,} designs\n"
+        f"star: the cheapest, {found['price'] / 1e3:.1f} kUSD ({found['tp']:g} × {parts}); grey: no design serves all\n"
+        "dots: rates of today's accelerators",
+        fontsize=8.5,
     )
     bar = drawn.colorbar(image, ax=panel, label="price of all devices (kUSD)", ticks=levels)
     bar.ax.set_yticklabels([f"{level:g}" for level in levels])
@@ -172,32 +186,18 @@ def plot(dataset: "xr.Dataset") -> "Figure":
 def headline(dataset: "xr.Dataset") -> str:
     """The answer, in two lines."""
     found = best(dataset)
-    shown = {
-        "flops": units.FLOP_RATE,
-        "mem_bw": units.BYTE_RATE,
-        "mem_capacity": units.BYTE,
-        "link_bw": units.BYTE_RATE,
-    }
-    parts = ", ".join(f"{name} {units.show(found[name], unit)}" for name, unit in shown.items())
+    parts = ", ".join(f"{name} {units.show(found[name], unit)}" for name, unit in UNITS.items())
     run = dataset.attrs
     return (
-        f"cheapest: {found['price']:,.0f} USD with tp {found['tp']:g}, {parts}\n"
+        f"cheapest: {found['price']:,.0f} USD with {parts}\n"
         f"{run['points']:,} designs, {run['times']:,} TTFTs and TPOTs, {run['seconds']:.1f} s, "
         f"{run['points_per_second']:,.0f} designs/s, peak memory {run['peak_memory'] / 1e9:.2f} GB"
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compute, save and draw."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a small grid, in seconds")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    dataset = compute(given.smoke)
-    labels.save(dataset, given.out / f"{NAME}.nc")
-    plots.save(plot(dataset), str(given.out / f"{NAME}.png"))
-    print(headline(dataset))
+    """Write the dataset and the figure, and say the answer."""
+    print(headline(common.run(__file__, compute, plot, arguments)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ latency, at int8 and the latency objectives of arXiv 2406.01698 (section 7 of v1
 - `published`: that paper's formulas on this model's counts: bandwidth (weights − idle experts + KV cache)/TPOT, compute
   prefill FLOPs/TTFT, capacity weights + KV cache, of the layers alone (no embedding, head, router). With grouped
   queries v1 holds the prompt's KV cache once for each beam, elsewhere once for all; `genz` and `default` always once.
-- `genz` and `default`: exact inverses of the roofline under these assumptions, all other resources unlimited.
+- `genz` and `default`: exact inverses of the roofline under these assumptions, all other resources unlimited. The
+  memory of `default` holds activations and buffers too, and leaves the runtime's reserve free.
 
 Links: each of four tensor parallel devices has twice its share of the memory bandwidth and compute that `genz` or
 `default` need alone; link latency 1 µs where bandwidth is asked for, and 450 GB/s where latency is.
@@ -19,10 +20,9 @@ import jax
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 import genz_jax as gz
-from genz_jax.plots.style import COLOURS
+from genz_jax.plots.style import COLOURS, plain_ticks
 
 MODELS = {
     "llama-2-7b": "dense (MHA)",
@@ -219,12 +219,16 @@ CHIPS = ("H100-SXM", "B200")
 
 
 def plot(dataset: xr.Dataset) -> Figure:
-    """One panel for each target: models along, a colour for each use case, a marker for each approach."""
+    """One panel for each target: models along, a colour for each use case, a marker for each approach.
+
+    Where no value of the target meets the limits, the panel says so.
+    """
     targets = [name for name in TARGETS if name in dataset]
     drawn = Figure(figsize=(11.0, 2.7 * len(targets) + 0.8), layout="constrained")
     panels = np.atleast_1d(drawn.subplots(len(targets), 1, sharex=True))
     markers = {"published": "x", "genz": "o", "default": "s"}
     markers = {name: marker for name, marker in markers.items() if name in dataset.approach}
+    exact = [name for name in markers if name != "published"]
     colours = COLOURS
     count = len(USE_CASES)
     for panel, target in zip(panels, targets, strict=True):
@@ -233,6 +237,16 @@ def plot(dataset: xr.Dataset) -> Figure:
             for approach, marker in markers.items():
                 shift = (i - (count - 1) / 2) * 0.14 + (0.045 if approach == "default" else 0.0)
                 values = dataset[target].sel(workload=use_case, approach=approach).values / scale
+                for place in np.flatnonzero(np.isnan(values) & (approach in exact)):
+                    panel.annotate(
+                        f"{approach}:\nnot met",
+                        (place + shift, 0.03),
+                        xycoords=("data", "axes fraction"),
+                        fontsize=7,
+                        color=colours[i],
+                        ha="center",
+                        va="bottom",
+                    )
                 panel.plot(
                     np.arange(values.size) + shift,
                     np.where(values > 0, values, np.nan),
@@ -243,9 +257,7 @@ def plot(dataset: xr.Dataset) -> Figure:
                     markeredgewidth=1.4,
                 )
         panel.set_yscale("log")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        panel.yaxis.set_minor_formatter(NullFormatter())
+        plain_ticks(panel.yaxis)
         panel.set_ylabel(f"{LONG_NAMES[target]}\n({symbol})", fontsize=9)
         panel.grid(True, axis="y", alpha=0.25)
         _chips(panel, target, scale)

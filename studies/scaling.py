@@ -155,7 +155,7 @@ def ours(points: list[dict[str, Any]], stage: str, approach: str) -> np.ndarray:
     )
     name = ds.operator.str
     outside = name.match("embedding|head|moe.router")
-    attention = name.match(r"attention\..*(scores|values)")
+    attention = name.match(r"attention\..*(scores|values|attention)$")
     messages = name.match(r".*(all_reduce|all_gather|dispatch|combine|send)$")
     times = ds.operator_latency if not published else ds.operator_latency.where(~outside, 0.0)
     kinds = (~attention & ~messages, attention, messages)

@@ -1,33 +1,27 @@
 """Where is the cheapest accelerator that serves the five use cases, by gradient, and is it what the grid finds?
 
-The question of studies/design_space.py, answered by `gz.tune` from many starts, beside the answer of the grid: of the
-file that design_space.py has written beside this one's, or else of a grid made here.
+The question of studies/design_space.py, answered by `gz.tune` from many starts, beside the answer of its grid.
 
     python studies/tuning.py [--smoke] [--out DIR]
 """
 
-import argparse
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import common
+import design_space
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-import design_space
-
 import genz_jax as gz
-from genz_jax import labels, plots, units
-from genz_jax.plots.style import COLOURS, new_figure
+from genz_jax import labels, units
+from genz_jax.plots.style import COLOURS, new_figure, plain_ticks
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-NAME = "tuning"
 STARTS, SMOKE_STARTS = 4096, 64
-VARIABLES = ("flops", "mem_bw", "mem_capacity", "link_bw", "tp")
+VARIABLES = tuple(design_space.UNITS)
 
 
 def tune(starts: int) -> gz.TuneResult:
@@ -44,14 +38,13 @@ def tune(starts: int) -> gz.TuneResult:
     )
 
 
-def compute(smoke: bool = False, grid: "xr.Dataset | None" = None) -> "xr.Dataset":
+def compute(smoke: bool) -> "xr.Dataset":
     """The optimum, its limits and the trace of the starts, beside the best of a grid.
 
     Args:
         smoke: few starts and a small grid.
-        grid: result of design_space.py; by default it is computed.
     """
-    grid = design_space.compute(smoke) if grid is None else grid
+    grid = design_space.compute(smoke)
     by_grid = design_space.best(grid)
     starts = SMOKE_STARTS if smoke else STARTS
     tune(starts)  # compiles
@@ -106,18 +99,22 @@ def plot(dataset: "xr.Dataset") -> "Figure":
     left.axhline(prices[1], color="black", ls="--", lw=1.2, label=f"best of the grid: {prices[1]:.2f} kUSD")
     left.axhline(prices[0], color="black", ls=":", lw=1.6, label=f"optimum by gradient: {prices[0]:.2f} kUSD")
     left.set(xlabel="step", ylabel="price of all devices (kUSD)", yscale="log", xlim=(step[0], step[-1]))
+    plain_ticks(left.yaxis)
     left.grid(True, which="major", alpha=0.25)
     left.legend(fontsize=7.5, frameon=False)
     names = [str(name) for name in dataset["variable"].values]
     low, high = np.log(dataset["bound"].values.T)
     for k, (marker, label) in enumerate((("*", "gradient"), ("o", "grid"))):
         share = (np.log(dataset["optimum"].values[:, k]) - low) / (high - low)
-        size, face = (14, COLOURS[4]) if marker == "*" else (8, "none")
+        size, face = (12, COLOURS[4]) if marker == "*" else (15, "none")
         right.plot(share, range(len(names)), marker, ms=size, mfc=face, mec="black", label=label, clip_on=False)
-    right.set_yticks(range(len(names)), names)
+    found = dataset["optimum"].sel(answer="gradient").values
+    shown = [units.show(float(x), design_space.UNITS[name]) for name, x in zip(names, found, strict=True)]
+    right.set_yticks(range(len(names)), [f"{name}\n{value}" for name, value in zip(names, shown, strict=True)])
+    right.tick_params(axis="y", pad=8)
     right.set(xlabel="place between the bounds, logarithmic", xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
     right.grid(True, axis="x", alpha=0.25)
-    right.legend(fontsize=8, frameon=False, loc="lower right")
+    right.legend(fontsize=8, frameon=False, loc="lower right", labelspacing=1.0)
     at = dataset.attrs
     drawn.suptitle(
         f"{design_space.MODEL}, {design_space.PRECISION}, five use cases: {at['evaluations']:,} evaluations of "
@@ -140,19 +137,8 @@ def headline(dataset: "xr.Dataset") -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compute, save and draw."""
-    import xarray as xr
-
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="few starts and a small grid")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    grid = given.out / f"{design_space.NAME}.nc"
-    dataset = compute(given.smoke, xr.load_dataset(grid) if grid.exists() else None)
-    labels.save(dataset, given.out / f"{NAME}.nc")
-    plots.save(plot(dataset), str(given.out / f"{NAME}.png"))
-    print(headline(dataset))
+    """Write the dataset and the figure, and say both answers."""
+    print(headline(common.run(__file__, compute, plot, arguments)))
 
 
 if __name__ == "__main__":

@@ -1,31 +1,22 @@
 """The studies of the cheapest accelerator: headline numbers of a small run, checked through `gz.estimate`."""
 
-import importlib
-import sys
 from pathlib import Path
 
+import design_space as space
 import numpy as np
 import pytest
+import tuning
 import xarray as xr
 
 import genz_jax as gz
 
-STUDIES = Path(__file__).parents[1] / "studies"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def studies():
-    sys.path.insert(0, str(STUDIES))
-    try:
-        yield importlib.import_module("design_space"), importlib.import_module("tuning")
-    finally:
-        sys.path.remove(str(STUDIES))
-
-
-@pytest.fixture(scope="module")
-def written(studies, tmp_path_factory) -> Path:
+def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("studies")
-    for study in studies:
+    for study in (space, tuning):
         study.main(["--smoke", "--out", str(folder)])
     return folder
 
@@ -38,9 +29,8 @@ def test_files_are_written_and_open_elsewhere(written):
         assert xr.load_dataset(written / f"{name}.nc").attrs["genz_jax_version"] == gz.__version__
 
 
-def served(studies, design: dict[str, float]) -> dict[str, bool]:
+def served(design: dict[str, float]) -> dict[str, bool]:
     """Which use cases a design serves, by `estimate` and the limits of the catalogue."""
-    space, _ = studies
     rates = {name: design[name] for name in ("flops", "mem_bw", "mem_capacity", "link_bw")}
     platform = gz.platform(space.BASE).replace(**rates)
     found = {}
@@ -52,19 +42,17 @@ def served(studies, design: dict[str, float]) -> dict[str, bool]:
     return found
 
 
-def price(studies, design: dict[str, float]) -> float:
-    space, _ = studies
+def price(design: dict[str, float]) -> float:
     rates = {name: design[name] for name in ("flops", "mem_bw", "mem_capacity", "link_bw")}
     return float(gz.cost(gz.platform(space.BASE).replace(**rates)).price) * design["tp"]
 
 
-def test_best_of_the_grid_serves_all_and_no_other_point_is_cheaper(studies, written):
-    space, _ = studies
+def test_best_of_the_grid_serves_all_and_no_other_point_is_cheaper(written):
     dataset = xr.load_dataset(written / "design_space.nc")
     best = space.best(dataset)
     assert dataset.attrs["points"] == np.prod(list(space.SMOKE.values())) * 4
-    assert all(served(studies, best).values())
-    assert best["price"] == pytest.approx(price(studies, best), rel=1e-6)
+    assert all(served(best).values())
+    assert best["price"] == pytest.approx(price(best), rel=1e-6)
     cheaper = 0
     rng = np.random.default_rng(0)
     bounds = space.problem_bounds()
@@ -72,21 +60,20 @@ def test_best_of_the_grid_serves_all_and_no_other_point_is_cheaper(studies, writ
     axes["tp"] = np.array([1.0, 2.0, 4.0, 8.0])
     for _ in range(400):
         design = {name: float(rng.choice(axis)) for name, axis in axes.items()}
-        if price(studies, design) < best["price"] * (1 - 1e-6):
+        if price(design) < best["price"] * (1 - 1e-6):
             cheaper += 1
             if cheaper <= 25:
-                assert not all(served(studies, design).values())
+                assert not all(served(design).values())
     assert cheaper > 10
 
 
-def test_the_gradient_is_no_worse_than_the_grid_and_serves_all(studies, written):
-    _, tuning = studies
+def test_the_gradient_is_no_worse_than_the_grid_and_serves_all(written):
     dataset = xr.load_dataset(written / "tuning.nc")
     tuned, grid = dataset["price"].values
     assert tuned <= grid * 1.0001
     design = dict(zip(map(str, dataset["variable"].values), dataset["optimum"].values[:, 0], strict=True))
-    assert all(served(studies, design).values())
-    assert price(studies, design) == pytest.approx(tuned, rel=1e-6)
+    assert all(served(design).values())
+    assert price(design) == pytest.approx(tuned, rel=1e-6)
     assert dataset.attrs["lower_bound"] <= tuned * (1 + 1e-6)
     assert float(dataset["elasticity"].sum()) > 0
     assert set(tuning.VARIABLES) == set(design)

@@ -37,7 +37,7 @@ def test_headlines_of_the_paper(found):
     assert printed["KV cache of code generation / weights, llama-2-7b"] == pytest.approx(0.818, abs=5e-4)
 
 
-@pytest.mark.parametrize("physics", ["genz", "default"])
+@pytest.mark.parametrize("physics", ["genz", pytest.param("default", marks=pytest.mark.slow)])
 def test_exact_requirements_are_met_and_near_the_formulas(found, physics):
     """The formulas leave out embedding and head, and, as `genz`, look at the last token, where `default` averages."""
     names, cases = ["llama-2-7b"], study.USE_CASES
@@ -53,6 +53,7 @@ def test_exact_requirements_are_met_and_near_the_formulas(found, physics):
         assert float(result.tpot) == pytest.approx(limit, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_command_writes_dataset_and_figure(tmp_path, capsys):
     dataset = common.run(study.__file__, study.compute, study.plot, ["--smoke", "--out", str(tmp_path)])
     assert "computed in" in capsys.readouterr().out

@@ -23,6 +23,7 @@ from genz_jax.explore.sweep import axis_order, variables, walk
 from genz_jax.explore.targets import Service, Target, read_target
 from genz_jax.fields import Number
 from genz_jax.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
+from genz_jax.machine.memory import capacity_for
 from genz_jax.results import Result
 from genz_jax.work.mapping import Reason
 
@@ -360,11 +361,11 @@ class _Search:
         return jnp.broadcast_to(leaf, self.shape)
 
     def least_capacity(self) -> Requirement:
-        """The memory that is needed; less where what does not fit is offloaded and the limits allow it."""
+        """The memory that is needed and the reserve; less where the rest is offloaded and the limits allow it."""
         best = self.at(self.full(jnp.inf))
         most, limit = self.worst(self.uses(best))
         reachable = best.feasible & (most <= 1.0 + tolerance(self.dtype))
-        need = self.full(best.memory)
+        need = self.full(capacity_for(self.full(best.memory), self.service.platform, self.question.assumptions))
         link = self.service.platform.offload_bw
         if link is None:
             always = jnp.full(self.shape, jnp.int8(Limit.capacity))

@@ -38,6 +38,7 @@ from genz_jax.explore.tuning_search import STAGES, WIDTH, Bundle, begin, descend
 from genz_jax.fields import Label
 from genz_jax.inputs import WorkloadLike
 from genz_jax.machine.cost import CostFunction, CostModel
+from genz_jax.machine.memory import usable_memory
 from genz_jax.specs import Model, Parallelism, Platform, Precision
 from genz_jax.stages import as_arrays
 
@@ -323,8 +324,10 @@ class Tuner:
         limit = self.form.limits[i]
         if limit.kind == "memory":
             tuned = {v.path: x for v, x in zip(self.continuous, place, strict=True)}
-            capacity = float(np.asarray(self.data.case.platform.mem_capacity))
-            bound, unit = float(tuned.get("platform.mem_capacity", capacity)), units.BYTE
+            platform = self.data.case.platform
+            capacity = tuned.get("platform.mem_capacity", platform.mem_capacity)
+            usable = usable_memory(platform.replace(mem_capacity=capacity), self.form.assumptions)
+            bound, unit = float(np.asarray(usable)), units.BYTE
         else:
             bound = float(self.data.limits[i])
             spec: Any = Budget if limit.kind == "budget" else SLO

@@ -19,6 +19,7 @@ from genz_jax.evaluate import Case, Question, evaluate
 from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
 from genz_jax.fields import Number, Spec, near, number
 from genz_jax.machine.cost import CostFunction, CostModel, CostResult, cost_per_million_tokens, device_cost
+from genz_jax.machine.memory import usable_memory
 from genz_jax.results import RequestResult
 from genz_jax.specs import Platform
 
@@ -163,7 +164,7 @@ class Data(eqx.Module):
         case: specs, the workload's numbers of shape (w, 1), others single.
         cost_model: constants of cost; None if the form has a function.
         weights: share of each workload, (w, 1).
-        limits: values of the limits in base units, (c,); that of memory is the capacity, here 0.
+        limits: values of the limits in base units, (c,); that of memory is what of the capacity is usable, here 0.
         scale: what the user's objective is divided by.
     """
 
@@ -212,7 +213,7 @@ def price(form: Form, data: Data, platform: Platform, smooth: float) -> CostResu
 def measure(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0) -> tuple[Any, list[Any]]:
     """Goal as it is minimised and the excess of every limit, each of the shape that it depends on.
 
-    What the memory must hold is compared with the capacity here, smoothly, instead of by a mask that has no slope.
+    What the memory must hold is compared with what is usable here, smoothly, instead of by a mask that has no slope.
 
     Args:
         form: structure of the problem.
@@ -259,8 +260,8 @@ def measure(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0)
     excess = []
     for limit, bound in zip(form.limits, data.limits, strict=True):
         if limit.kind == "memory":
-            full = jnp.log(of(result.memory, limit.workload)) - jnp.log(of(case.platform.mem_capacity, None))
-            excess.append(full)
+            usable = usable_memory(case.platform, form.assumptions)
+            excess.append(jnp.log(of(result.memory, limit.workload)) - jnp.log(of(usable, None)))
         elif limit.kind == "budget":
             excess.append(jnp.log(of(of_cost(limit.name), None) / bound))
         else:

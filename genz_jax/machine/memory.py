@@ -14,6 +14,14 @@ def usable_memory(platform: Platform, assumptions: Assumptions) -> Number:
     return platform.mem_capacity * (1.0 - platform.memory_reserve)
 
 
+def capacity_for(need: Number, platform: Platform, assumptions: Assumptions) -> Number:
+    """Least capacity in bytes whose `usable_memory` holds so many bytes."""
+    share = usable_memory(platform.replace(mem_capacity=1.0), assumptions)
+    capacity = need / share
+    # The quotient may be rounded down; one step up is then enough.
+    return jnp.where(capacity * share < need, jnp.nextafter(capacity, jnp.inf), capacity)
+
+
 def capacity_check(
     need: Number, limit: Number, platform: Platform, usable: Number | None = None
 ) -> tuple[Number, Number, Number]:

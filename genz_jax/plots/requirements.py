@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genz_jax import catalog, units
-from genz_jax.plots.style import COLOURS, is_numeric, new_figure, panels, save, scaled
+from genz_jax.plots.style import COLOURS, headline, is_numeric, new_figure, panels, save, scaled
 from genz_jax.plots.sweep import TODAY, curves, design_space
 from genz_jax.specs import LINK_ALIASES
 
@@ -22,7 +22,7 @@ def requirement(
     """Draw what is needed: over two long numeric axes a map, along one a curve for each of the other places.
 
     Without a numeric axis, a point for each place. Where the target is a number of a platform, lines or marks show
-    what today's accelerators have. Places whose objective cannot be met are blank.
+    what today's accelerators have. Places that cannot meet the objective are blank, on a map grey.
 
     Args:
         dataset: result of `gz.require`.
@@ -47,6 +47,7 @@ def requirement(
     long = [d for d in numeric if array.sizes[d] >= 10]
     if x is None and len(long) >= 2:
         drawn = design_space(dataset, name, long[0], long[1], chips)
+        drawn.suptitle(f"{dataset.attrs.get('title', '')}; grey: cannot be met\n{headline(dataset)}", fontsize=9)
     else:
         along = x or (numeric[0] if numeric else None)
         drawn = _points(dataset, name) if along is None else curves(dataset.where(np.isfinite(array)), name, along)

@@ -10,6 +10,7 @@ from genz_jax import units
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442")
@@ -111,6 +112,24 @@ def is_wide(values: np.ndarray) -> bool:
     """True if the values span so much that a log scale shows them better."""
     good = values[np.isfinite(values)]
     return good.size > 0 and bool(good.min() > 0 and good.max() / good.min() > 20)
+
+
+def set_scales(panel: "Axes", across: np.ndarray, up: np.ndarray) -> None:
+    """Make each axis logarithmic if its values are wide."""
+    panel.set_xscale("log" if is_wide(across) else "linear")
+    panel.set_yscale("log" if is_wide(up) else "linear")
+    for axis, values in ((panel.xaxis, across), (panel.yaxis, up)):
+        if is_wide(values):
+            plain_ticks(axis)
+
+
+def plain_ticks(axis: "Axis") -> None:
+    """Label 1, 2 and 5 of every decade of a logarithmic axis, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def round_levels(low: float, high: float) -> np.ndarray:

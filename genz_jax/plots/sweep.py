@@ -11,12 +11,13 @@ from genz_jax.plots.style import (
     LINE_STYLES,
     headline,
     is_numeric,
-    is_wide,
     new_figure,
     panels,
+    plain_ticks,
     round_levels,
     save,
     scaled,
+    set_scales,
 )
 from genz_jax.specs import LINK_ALIASES
 
@@ -87,8 +88,7 @@ def curves(dataset: "xr.Dataset", figure: str, x: str) -> "Figure":
         axes.plot(across, line, style, marker=mark, color=COLOURS[i % len(COLOURS)], label=title or figure, lw=1.8)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_title(headline(dataset), fontsize=10)
-    axes.set_xscale("log" if is_wide(across) else "linear")
-    axes.set_yscale("log" if is_wide(values) else "linear")
+    set_scales(axes, across, values)
     axes.grid(True, which="both", alpha=0.25)
     if len(axes.lines) > 1:
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
@@ -102,7 +102,7 @@ TODAY = ("A100-SXM-80GB", "H100-SXM", "H200", "B200", "B300", "MI300X", "MI355X"
 def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequence[str] | None = None) -> "Figure":
     """Draw a figure over two numeric axes: colour and contour lines, one panel for each of the other dimensions.
 
-    Points that do not run are hatched. Where both axes are numbers of a platform, catalogue platforms are marked.
+    Points that do not run are grey. Where both axes are numbers of a platform, catalogue platforms are marked.
 
     Args:
         dataset: result of `gz.sweep`.
@@ -112,6 +112,7 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
         chips: catalogue names to mark; by default a choice of today's accelerators.
     """
     from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.ticker import MaxNLocator
 
     array = dataset[figure].transpose(..., y, x)
     picks = panels(array, [x, y], 9)
@@ -125,8 +126,8 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
     low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 1.0)
     spread = low > 0 and high / low > 5
     norm = LogNorm(low, high) if spread else Normalize(low, high)
-    lines = round_levels(low, high) if spread else np.linspace(low, high, 9)[1:-1]
-    marks = _marks(dataset, x, y, TODAY if chips is None else chips)
+    lines = round_levels(low, high) if spread else MaxNLocator(7).tick_values(low, high)
+    marks = platform_marks(dataset, x, y, TODAY if chips is None else chips)
     image = None
     for panel, (title, at) in zip(axes, picks, strict=True):
         flat = values[tuple(at.get(d, slice(None)) for d in array.dims)]
@@ -136,21 +137,27 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
         if np.isfinite(flat).any() and float(np.nanmax(flat)) > float(np.nanmin(flat)):
             contours = panel.contour(across, up, flat, levels=lines, colors="white", linewidths=0.7)
             panel.clabel(contours, fmt=lambda v: f"{v:g}", fontsize=8)
-        else:
+        elif not np.isfinite(flat).any():
             panel.text(0.5, 0.5, "does not run here", transform=panel.transAxes, ha="center")
         panel.set_title(title or figure, fontsize=9)
-        panel.set_xscale("log" if is_wide(across) else "linear")
-        panel.set_yscale("log" if is_wide(up) else "linear")
+        set_scales(panel, across, up)
         panel.set(xlabel=x_label, ylabel=y_label, xlim=(across.min(), across.max()), ylim=(up.min(), up.max()))
-        _mark(panel, marks)
+        mark_platforms(panel, marks)
     assert image is not None
-    drawn.colorbar(image, ax=axes, label=label, fraction=0.03, format=lambda v, _: f"{v:g}")
+    bar = drawn.colorbar(image, ax=axes, label=label, fraction=0.03)
+    if spread:
+        plain_ticks(bar.ax.yaxis)
     drawn.suptitle(f"{headline(dataset)} (other numbers of the platform as they are)", fontsize=10)
     return drawn
 
 
-def _mark(panel: "Axes", marks: dict[str, tuple[float, float]]) -> None:
-    """Mark platforms with their names; those that lie together share a name tag."""
+def mark_platforms(panel: "Axes", marks: dict[str, tuple[float, float]]) -> None:
+    """Mark platforms with their names; those that lie together share a name tag.
+
+    Args:
+        panel: a map.
+        marks: place by name, as of `platform_marks`.
+    """
     from matplotlib.patheffects import withStroke
 
     groups: list[list[str]] = []
@@ -177,8 +184,18 @@ def _mark(panel: "Axes", marks: dict[str, tuple[float, float]]) -> None:
         )
 
 
-def _marks(dataset: "xr.Dataset", x: str, y: str, chips: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Places of catalogue platforms on a map of two of a platform's numbers, those inside it."""
+def platform_marks(dataset: "xr.Dataset", x: str, y: str, chips: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Places of catalogue platforms on a map of two of a platform's numbers, in the units of `scaled`.
+
+    Args:
+        dataset: dataset with both axes as coordinates in base units.
+        x: dimension of the horizontal axis.
+        y: dimension of the vertical axis.
+        chips: catalogue names.
+
+    Returns:
+        Place by name, for the platforms inside the map; none where an axis is no number of a platform.
+    """
     own = {"flops", "mem_bw", "mem_capacity", "power", *LINK_ALIASES}
     if not {x, y} <= own:
         return {}

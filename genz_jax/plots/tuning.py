@@ -62,7 +62,8 @@ def convergence(result: TuneResult, path: str | None = None) -> "Figure":
         panel.set_xlim(step[0], step[-1])
     top.legend(fontsize=8, frameon=False)
     note = "right of the dashed line: maxima exact"
-    bottom.text(0.98, 0.97, note, transform=bottom.transAxes, ha="right", va="top", fontsize=8)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+    bottom.text(0.98, 0.97, note, transform=bottom.transAxes, ha="right", va="top", fontsize=8, bbox=box)
     of = "" if same.all() else f" of {same.size:,}, those with the parallel sizes of the optimum"
     drawn.suptitle(f"{result.title}\n{trace.sizes['start']:,} starts{of}", fontsize=9)
     if path is not None:
