@@ -51,6 +51,8 @@ def require(
     ep: o.ExpertParallel = None,
     pp: o.PipelineParallel = None,
     micro_batches: o.MicroBatches = None,
+    dp: o.DataParallel = None,
+    cp: o.ContextParallel = None,
     precision: o.Precisions = None,
     assumptions: o.AssumptionsName = "default",
     set: o.Changes = None,

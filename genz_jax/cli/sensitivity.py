@@ -37,6 +37,8 @@ def sensitivity(
     ep: o.ExpertParallel = None,
     pp: o.PipelineParallel = None,
     micro_batches: o.MicroBatches = None,
+    dp: o.DataParallel = None,
+    cp: o.ContextParallel = None,
     precision: o.Precisions = None,
     stage: o.Stage = None,
     assumptions: o.AssumptionsName = "default",

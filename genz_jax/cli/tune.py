@@ -49,6 +49,8 @@ def tune(
     ep: o.ExpertParallel = None,
     pp: o.PipelineParallel = None,
     micro_batches: o.MicroBatches = None,
+    dp: o.DataParallel = None,
+    cp: o.ContextParallel = None,
     precision: o.OnePrecision = None,
     assumptions: o.AssumptionsName = "default",
     set: o.Changes = None,
