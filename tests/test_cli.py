@@ -82,7 +82,15 @@ def _examples(command: str) -> list[str]:
     return [" ".join(line.split()) for line in lines if line.startswith("genz-jax ")]
 
 
-@pytest.mark.parametrize("example", [line for command in COMMANDS for line in _examples(command)])
+INVERSE = ("search", "require", "sensitivity", "tune", "cost")
+EXAMPLES = [
+    pytest.param(line, marks=[pytest.mark.slow] if command in INVERSE and i else [])
+    for command in COMMANDS
+    for i, line in enumerate(_examples(command))
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_of_help_run(example, folder):
     result = _run(*shlex.split(example)[1:])
     assert result.exit_code == 0, result.stderr
@@ -153,7 +161,7 @@ def test_figures_that_are_not_there_are_null_or_a_dash():
     assert found["reason"]["value"] == "does_not_fit"
     shown = _run("estimate", *POINT).stdout
     assert "nan" not in shown
-    assert "does_not_fit   weights and KV cache exceed the memory" in shown
+    assert "does_not_fit   weights, KV cache and working memory exceed the memory" in shown
 
 
 def test_set_changes_any_number():

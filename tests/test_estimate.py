@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_a_result_without_times():
     assert np.isnan(result.latency)
     # Weights are 405.85 billion numbers of two bytes; the file of the model's hub page counts them.
     assert float(result.weights) == pytest.approx(2 * 405.85e9, rel=2e-3)
-    assert "weights and KV cache exceed the memory" in str(result)
+    assert "weights, KV cache and working memory exceed the memory" in str(result)
 
 
 def test_a_result_prints_as_a_table():

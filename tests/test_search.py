@@ -226,7 +226,7 @@ def test_what_does_not_fit_says_what_would():
     there = gz.search("llama-3.1-405b", "H100-SXM", LOAD, chips=result.would_fit, batch=4, progress=False)
     assert there.smallest == result.would_fit
     assert f"no candidate runs; {result.would_fit} devices would" in str(result)
-    assert "does_not_fit: weights and KV cache exceed the memory" in str(result)
+    assert "does_not_fit: weights, KV cache and working memory exceed the memory" in str(result)
 
 
 REASONS_BY_NAME = {reason.name for reason in REASONS}

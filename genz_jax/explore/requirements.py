@@ -55,7 +55,7 @@ OBSTACLES = {
     Obstacle.compute: "bound by the matrix units whatever the target",
     Obstacle.memory: "bound by the memory bandwidth whatever the target",
     Obstacle.network: "bound by the links whatever the target",
-    Obstacle.capacity: "weights and KV cache exceed the memory",
+    Obstacle.capacity: "weights, KV cache and working memory exceed the memory",
     Obstacle.mapping: "the model cannot be spread as asked",
 }
 

@@ -34,7 +34,7 @@ REASONS = {
     Reason.no_experts_for_ep: "ep above 1 for a model without experts",
     Reason.pp_beyond_layers: "more pipeline stages than layers",
     Reason.network_too_small: "more devices than the network joins",
-    Reason.does_not_fit: "weights and KV cache exceed the memory",
+    Reason.does_not_fit: "weights, KV cache and working memory exceed the memory",
     Reason.kv_heads_not_divisible: "the key-value heads do not divide the query heads",
     Reason.top_k_beyond_experts: "a token takes more experts than there are",
     Reason.dp_beyond_batch: "more data parallel replicas than requests",
