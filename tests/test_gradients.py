@@ -97,7 +97,11 @@ def prepared(stage: str, seed: int, offload: bool, points: int = POINTS) -> Case
     return eqx.tree_at(lambda c: c.platform.offload_bw, case, link)
 
 
-@pytest.mark.parametrize("name", sorted(QUESTIONS))
+QUICK = ("request, genz", "chunked, genz", "speculative_prefill")
+MARKED = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in sorted(QUESTIONS)]
+
+
+@pytest.mark.parametrize("name", MARKED)
 def test_gradients_are_those_of_differences(name: str):
     question = QUESTIONS[name]
     touched = agreeing(prepared(question.stage, 5, offload=True), question)
@@ -108,6 +112,7 @@ def test_gradients_are_those_of_differences(name: str):
     assert ("onchip_bw" in touched) == question.assumptions.on_chip_traffic
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_gradients_of_other_kinds_are_those_of_differences(name: str):
     question = QUESTIONS["request"]
@@ -133,7 +138,7 @@ def agreeing(case: Case, question: Question) -> set[str]:
     return {path for path, slope in zip(paths(case.platform), np.abs(ours).max(axis=(0, 2)), strict=True) if slope > 0}
 
 
-@pytest.mark.parametrize("name", sorted(QUESTIONS))
+@pytest.mark.parametrize("name", MARKED)
 def test_gradients_are_finite_where_points_do_not_run(name: str):
     question = QUESTIONS[name]
     case = prepared(question.stage, 6, offload=False)
@@ -173,7 +178,7 @@ def edges(question: Question) -> list[tuple[str, Case]]:
     ]
 
 
-@pytest.mark.parametrize("name", ["request", "request, smooth", "chunked, genz", "speculative_decode"])
+@pytest.mark.parametrize("name", [pytest.param("request", marks=pytest.mark.slow), "request, smooth", "chunked, genz"])
 def test_gradients_are_finite_at_edges(name: str):
     question = QUESTIONS[name]
     cases = edges(question)

@@ -72,7 +72,7 @@ def moved(target: Target, case: Case, factor: float) -> Any:
     return target.put(case, own * factor if target.kind == "latency" else own / factor)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", [EXACT[0], *(pytest.param(name, marks=pytest.mark.slow) for name in EXACT[1:])])
 def test_requirement_of_what_the_model_says_is_the_value_it_was_said_for(name: str):
     case = random_case("request", 11, POINTS)
     target = read_target(name, case)
@@ -111,6 +111,7 @@ def test_capacity_is_the_memory_that_is_needed():
     assert not np.asarray(forward_default(target.put(case, found.value * (1 - 1e-12))).feasible).any()
 
 
+@pytest.mark.slow
 def test_capacity_with_an_offload_link_is_that_at_which_the_limit_is_just_met():
     case = few_kinds("request", 13, 2_000)
     rng = np.random.default_rng(13)
@@ -158,7 +159,9 @@ def test_memory_bandwidth_beside_a_solution_over_sorted_breakpoints():
     np.testing.assert_allclose(np.asarray(found.value), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["mem_bw", "link_latency", "batch"])
+@pytest.mark.parametrize(
+    "name", ["mem_bw", *(pytest.param(n, marks=pytest.mark.slow) for n in ("link_latency", "batch"))]
+)
 def test_a_tighter_objective_never_needs_less(name: str):
     case = few_kinds("request", 15, 2_000)
     target = read_target(name, case)
@@ -173,7 +176,7 @@ def test_a_tighter_objective_never_needs_less(name: str):
         assert np.all(tight <= loose if target.most else tight >= loose)
 
 
-@pytest.mark.parametrize("name", ["batch", "input_tokens"])
+@pytest.mark.parametrize("name", ["batch", pytest.param("input_tokens", marks=pytest.mark.slow)])
 def test_greatest_count_is_met_and_one_more_is_not(name: str):
     case = few_kinds("request", 16, 3_000, capacity=(1e12, 1e13))
     target = read_target(name, case)
@@ -205,6 +208,7 @@ def test_throughput_needs_a_batch_and_says_what_keeps_it_from_growing():
     assert not gz.estimate("llama-3.1-8b", chip, gz.Workload(batch + 1, 1000, 100)).feasible
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("physics", [GENZ, DEFAULT.replace(smooth=0.05)], ids=["genz", "smooth"])
 def test_other_physics_are_inverted_too(physics: Any):
     case = few_kinds("request", 17, 500)
@@ -219,6 +223,7 @@ def test_other_physics_are_inverted_too(physics: Any):
     np.testing.assert_allclose(np.asarray(found.value)[good], np.asarray(target.of(case))[good], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_single_precision_is_good_to_a_thousandth():
     case = few_kinds("request", 18, 2_000)
     target = read_target("mem_bw", case)
