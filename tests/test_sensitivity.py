@@ -15,6 +15,8 @@ from genz_jax.explore import sensitivity as module
 from genz_jax.explore.sensitivity import DEGREES, parameters, slopes
 from genz_jax.stack import stack, take
 
+pytestmark = pytest.mark.slow  # the commands run both in the first tier
+
 WORK = gz.Workload(gz.axis([1, 64]), 1024, 128)
 MODELS = ["llama-3.1-8b", "mixtral-8x7b"]
 SPREAD = gz.Parallelism(tp=8, pp=2)

@@ -9,6 +9,8 @@ from scipy.optimize import brentq
 import genz_jax as gz
 from genz_jax.explore import tuning_search
 
+pytestmark = pytest.mark.slow  # the commands run both in the first tier
+
 MODEL, BASE, LOAD = "llama-3.1-8b", "H100-SXM", gz.Workload(batch=4, input_tokens=1024, output_tokens=128)
 BOUNDS = {"flops": ("20 TFLOP/s", "5 PFLOP/s"), "mem_bw": ("200 GB/s", "20 TB/s")}
 SMALL = {"starts": 32, "steps": 60, "progress": False}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 POINTS = 2**14
 """Points of a block: a backward pass holds the times of every operator at each of them."""
 
-Kind = Literal["rate", "relative rate", "efficiency", "latency", "capacity", "power"]
+Kind = Literal["rate", "relative rate", "efficiency", "latency", "capacity", "reserve", "power"]
 
 RESOURCES: tuple[str, ...] = ("compute", "memory", "network", "latency")
 """What the time of a figure is spent on: matrix units, memories, link bandwidth, and latencies of links and
@@ -46,7 +46,8 @@ class Parameter:
     Attributes:
         name: what the result calls it.
         place: its place among the platform's numbers.
-        kind: a rate, a rate relative to another, an efficiency (at most 1), a latency, a capacity or a power.
+        kind: a rate, a rate relative to another, an efficiency (at most 1), a latency, a capacity, the reserve of it, or
+            a power.
         resource: the one of `RESOURCES` whose time it is, None where another number stands for it.
         unit: its base unit.
         long_name: its description.
@@ -62,7 +63,7 @@ class Parameter:
     @property
     def less_is_better(self) -> bool:
         """Less of it improves a figure."""
-        return self.kind in ("latency", "power")
+        return self.kind in ("latency", "reserve", "power")
 
 
 def _parameter(path: str, place: int, spec: Any, field: Any) -> Parameter | None:
@@ -83,6 +84,8 @@ def _parameter(path: str, place: int, spec: Any, field: Any) -> Parameter | None
         kind, resource = "latency", "latency"
     elif meta["units"] == units.BYTE:
         kind = "capacity"
+    elif path == "memory_reserve":
+        kind = "reserve"
     else:
         kind = "rate"
         resource = "compute" if path == "flops" else "network" if path.startswith("network.") else "memory"
@@ -163,7 +166,7 @@ def sensitivity(
 
     - `…_elasticity`: e = ∂ln figure/∂ln parameter; −0.6 says that 1 % more makes the figure 0.6 % less.
     - `…_gain`: by which share the figure improves, evaluated anew, when the parameter alone is better by `step`: rates,
-      efficiencies (to at most 1) and capacity times 1 + step; latencies and powers divided by it. Of a time or an
+      efficiencies (to at most 1) and capacity times 1 + step; latencies, the reserve and powers divided. Of a time or an
       energy it is old/new − 1, of a rate new/old − 1.
     - `…_share`: how much of the figure each resource accounts for: the matrix units, the memories, the link bandwidth,
       and latencies. A time t is homogeneous of degree 1 in latencies and reciprocals of rates, so that by Euler's
@@ -295,7 +298,7 @@ def _used(case: Case, question: Question, names: tuple[str, ...]) -> tuple[Param
     """The platform's numbers that figures depend on: each stands on a dimension of its own, which theirs then have."""
     every = parameters(case.platform)
     if case.platform.offload_bw is None:
-        every = tuple(one for one in every if one.kind != "capacity")
+        every = tuple(one for one in every if one.kind not in ("capacity", "reserve"))
     dtype = jnp.result_type(float)
     place = {one.place: i for i, one in enumerate(every)}
     point = jax.tree.map(lambda _: jax.ShapeDtypeStruct((), dtype), case)
