@@ -78,8 +78,8 @@ def test_where_nothing_runs_it_says_what_would():
     ("line", "words"),
     [
         (f"{ASK} --slo tpot", "must be NAME=VALUE"),
-        (f"{ASK} --slo tpit=1ms", "no limit 'tpit'; did you mean ttft, tpot"),
-        (f"{ASK} --slo tpot=1ms --slo tpot=2ms", "tpot is given twice"),
+        (f"{ASK} --slo tpit=1ms", "'tpit': no such limit; did you mean ttft, tpot"),
+        (f"{ASK} --slo tpot=1ms --slo tpot=2ms", "'tpot': given twice"),
         (f"{ASK} --slo tpot=1GB", "'byte'"),
         (f"{ASK} --tp two", "--tp = 'two': must be whole numbers"),
         (f"{ASK} --objective speed", "objective = 'speed'"),

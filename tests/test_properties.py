@@ -200,6 +200,7 @@ def test_vmap_is_a_loop(stage: str, preset: str):
         assert difference < 1e-12, figure
 
 
+@pytest.mark.slow
 def test_a_grid_is_its_points():
     # A thousand points of all models of the catalogue, whose specs are zipped with the dimension of the models.
     n, rng = 1000, np.random.default_rng(4)

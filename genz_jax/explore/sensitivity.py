@@ -46,8 +46,8 @@ class Parameter:
     Attributes:
         name: what the result calls it.
         place: its place among the platform's numbers.
-        kind: a rate, a rate relative to another, an efficiency (at most 1), a latency, a capacity, the reserve of it, or
-            a power.
+        kind: a rate, a rate relative to another, an efficiency (at most 1), a latency, a capacity, the reserve of it,
+            or a power.
         resource: the one of `RESOURCES` whose time it is, None where another number stands for it.
         unit: its base unit.
         long_name: its description.
@@ -166,8 +166,8 @@ def sensitivity(
 
     - `…_elasticity`: e = ∂ln figure/∂ln parameter; −0.6 says that 1 % more makes the figure 0.6 % less.
     - `…_gain`: by which share the figure improves, evaluated anew, when the parameter alone is better by `step`: rates,
-      efficiencies (to at most 1) and capacity times 1 + step; latencies, the reserve and powers divided. Of a time or an
-      energy it is old/new − 1, of a rate new/old − 1.
+      efficiencies (to at most 1) and capacity times 1 + step; latencies, reserve and powers divided. Of a time or an energy
+      it is old/new − 1, of a rate new/old − 1.
     - `…_share`: how much of the figure each resource accounts for: the matrix units, the memories, the link bandwidth,
       and latencies. A time t is homogeneous of degree 1 in latencies and reciprocals of rates, so that by Euler's
       theorem t = Σ −∂t/∂ln rate + Σ ∂t/∂ln latency: the shares add up to 1, and where nothing has a latency the

@@ -39,7 +39,7 @@ REASONS = {
     Reason.top_k_beyond_experts: "a token takes more experts than there are",
     Reason.dp_beyond_batch: "more data parallel replicas than requests",
     Reason.cp_beyond_tokens: "more context parallel ranks than prompt tokens",
-    Reason.cached_beyond_prompt: "all of the prompt is cached; prefill runs at least its last token",
+    Reason.cached_beyond_prompt: "all of the prompt is cached, but prefill runs at least its last token",
 }
 
 
