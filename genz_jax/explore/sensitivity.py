@@ -166,8 +166,8 @@ def sensitivity(
 
     - `…_elasticity`: e = ∂ln figure/∂ln parameter; −0.6 says that 1 % more makes the figure 0.6 % less.
     - `…_gain`: by which share the figure improves, evaluated anew, when the parameter alone is better by `step`: rates,
-      efficiencies (to at most 1) and capacity times 1 + step; latencies, reserve and powers divided. For a time or energy
-      it is old/new − 1, of a rate new/old − 1.
+      efficiencies (to at most 1) and capacity times 1 + step; latencies, reserve and powers divided. Of a time or an
+      energy it is old/new − 1, of a rate new/old − 1.
     - `…_share`: how much of the figure each resource accounts for: the matrix units, the memories, the link bandwidth,
       and latencies. A time t is homogeneous of degree 1 in latencies and reciprocals of rates, so that by Euler's
       theorem t = Σ −∂t/∂ln rate + Σ ∂t/∂ln latency: the shares add up to 1, and where nothing has a latency the
