@@ -22,6 +22,9 @@ STEPS = {"prefill": prefill_step, "decode": decode_step, "chunked": chunked_step
 """The forward pass of each stage."""
 
 
+_ATTENTION = ("attention", "attention_scores", "attention_values")
+
+
 @dataclasses.dataclass(frozen=True)
 class FlopCount:
     """FLOPs of one forward pass through all layers; a multiply-accumulate is 2.
@@ -47,12 +50,12 @@ class FlopCount:
     @property
     def attention(self) -> Number:
         """FLOPs of attention scores and values."""
-        return self._of("attention_scores", "attention_values")
+        return self._of(*_ATTENTION)
 
     @property
     def vector(self) -> Number:
         """FLOPs of all else: norms, activations, rotations, convolutions and scans."""
-        return self._of(*(set(self.kinds.values()) - {"gemm", "attention_scores", "attention_values"}))
+        return self._of(*(set(self.kinds.values()) - {"gemm", *_ATTENTION}))
 
     def _of(self, *kinds: str) -> Number:
         return _sum(flops for name, flops in self.operators.items() if self.kinds[name] in kinds)
