@@ -13,7 +13,6 @@ from helpers import make_case, pick, random_case
 import genz_jax as gz
 from genz_jax import assumptions
 from genz_jax.evaluate import Case, Question, evaluate
-from genz_jax.explore import sweep as blocks
 from genz_jax.explore.requirements import Limit, Obstacle, Requirement, inverse
 from genz_jax.explore.slo import CEILINGS
 from genz_jax.explore.targets import Service, Target, read_target
@@ -286,7 +285,6 @@ def test_blocks_and_one_trace(monkeypatch: pytest.MonkeyPatch):
     gz.require("mem_bw", "opt-125m", chip, WORK.replace(batch=3), slo=slo)
     assert len(traces) == once
     np.testing.assert_array_equal(parts.mem_bw, whole.mem_bw)
-    assert blocks.block_sizes  # the walk is that of sweep
 
 
 def test_unreachable_objectives_say_what_stands_in_the_way():

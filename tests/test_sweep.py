@@ -10,7 +10,7 @@ from tqdm import tqdm
 import genz_jax as gz
 from genz_jax import labels, results
 from genz_jax.evaluate import Case
-from genz_jax.explore import sweep as module
+from genz_jax.explore import blocks as module
 from genz_jax.fields import Rule, Spec
 
 CHIP = gz.platform("H100-SXM")
@@ -301,14 +301,13 @@ def whole() -> xr.Dataset:
 
 def test_blocks_make_the_whole(whole, small_blocks, monkeypatch):
     seen = []
-    blocks = module._blocks
+    part = module.Blocks.part
 
-    def counted(*arguments):
-        for place in blocks(*arguments):
-            seen.append(tuple(part.stop - part.start for part in place.values()))
-            yield place
+    def counted(self, block):
+        seen.append(tuple(self.shape.values()))
+        return part(self, block)
 
-    monkeypatch.setattr(module, "_blocks", counted)
+    monkeypatch.setattr(module.Blocks, "part", counted)
     parts = many()
     assert len(seen) > 100
     assert len(set(seen)) == 1  # one shape, so one compilation
@@ -336,13 +335,18 @@ def test_blocks_cover_every_point(monkeypatch, sizes, limit):
         gz.Precision(),
     )
     lengths, order = {"rows": rows, "columns": columns}, ("rows", "columns")
-    block = module.block_sizes(case, lengths, order)
-    assert all(n >= min(2, lengths[dim]) for dim, n in block.items())
-    visits = np.zeros(sizes, int)
-    for place in module._blocks(lengths, block, order):
-        assert {dim: part.stop - part.start for dim, part in place.items()} == block
-        visits[place["rows"], place["columns"]] += 1
-    assert visits.min() == 1
+    blocks = module.cut(case, lengths, order)
+    assert all(n >= min(2, lengths[dim]) for dim, n in blocks.shape.items())
+    visits, values = np.zeros(sizes, int), np.zeros(sizes)
+    for block in blocks:
+        part = blocks.part(block)
+        batch, bandwidth = np.broadcast_arrays(part.workload.batch, part.platform.mem_bw)
+        assert batch.shape == tuple(blocks.shape[dim] if lengths[dim] > 1 else 1 for dim in order)
+        place = tuple(block.place[dim] for dim in order)
+        visits[place] += 1
+        values[place] = (1000.0 * batch + bandwidth)[block.inside(order)]
+    assert (visits == 1).all()
+    np.testing.assert_array_equal(values, 1000.0 * np.arange(1.0, rows + 1)[:, None] + np.arange(1.0, columns + 1))
 
 
 # ---------------------------------------------------------------------------------------------------------- figures

@@ -9,7 +9,7 @@ import pytest
 import genz_jax as gz
 from genz_jax import assumptions, stages
 from genz_jax.evaluate import Case, Question, compiled, evaluate
-from genz_jax.explore import sweep as module
+from genz_jax.explore import blocks as module
 
 CHIP = gz.platform("H100-SXM")
 QUICK = {"stage": "decode", "figures": ["latency"], "progress": False}
