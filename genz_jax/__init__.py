@@ -16,6 +16,13 @@ from genz_jax.catalog import (
 from genz_jax.estimate import estimate as estimate
 from genz_jax.explore.costs import cost as cost
 from genz_jax.explore.pareto import pareto as pareto
+from genz_jax.explore.reductions import (
+    Best as Best,
+    Fraction as Fraction,
+    ParetoFront as ParetoFront,
+    Quantiles as Quantiles,
+    TopK as TopK,
+)
 from genz_jax.explore.requirements import combined as combined, require as require
 from genz_jax.explore.search import search as search
 from genz_jax.explore.search_result import SearchResult as SearchResult

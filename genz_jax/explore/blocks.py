@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from genz_jax import labels
 from genz_jax.evaluate import Case, slim
+from genz_jax.results import Result
 
 BLOCK = 2**19
 """Points of a block: large enough to hide the cost of a call, small enough to reuse memory.
@@ -93,7 +94,7 @@ class Block:
         return tuple(slice(0, self.place[dim].stop - self.place[dim].start) for dim in order)
 
 
-class Blocks:
+class Blocks(Collection[Block]):
     """Arrays of a grid, cut into blocks of one shape, which are computed by all local devices at once.
 
     The ends of axes that do not fill their last block are repeated there, so that one compiled function does for all.
@@ -123,6 +124,9 @@ class Blocks:
     def __len__(self) -> int:
         return math.prod(self.counts)
 
+    def __contains__(self, block: object) -> bool:
+        return isinstance(block, Block) and 0 <= block.number < len(self)
+
     def __iter__(self) -> Iterator[Block]:
         return (self[number] for number in range(len(self)))
 
@@ -151,21 +155,25 @@ class Blocks:
 
         return jax.tree.map(cut, self.arrays)
 
-    def run(self, function: Callable[[Any], Any], chosen: Iterable[Block], progress: bool) -> Iterator[Any]:
-        """Blocks, each with the leaves of the function's result, one of which is computed while another is used.
+    def run(self, function: Callable[[Any], Any], chosen: Collection[Block], progress: bool) -> Iterator[Any]:
+        """Blocks, each with the function's result, one of which is computed while another is used.
 
         Args:
             function: from the arrays of a block to a tree of arrays.
             chosen: the blocks, in the order in which they are computed.
             progress: show a progress bar when it takes more than two seconds.
         """
-        bar = tqdm(chosen, total=len(self), unit="block", delay=2, leave=False, disable=not progress)
         waiting: collections.deque[tuple[Block, Any]] = collections.deque()
-        for block in bar:
+        for block in progress_bar(chosen, progress):
             waiting.append((block, function(self.part(block))))
             if len(waiting) > 1:
                 yield waiting.popleft()
         yield from waiting
+
+
+def progress_bar(blocks: Collection[Block], progress: bool) -> Iterable[Block]:
+    """Blocks, with a progress bar when they take more than two seconds, unless told not to."""
+    return tqdm(blocks, total=len(blocks), unit="block", delay=2, leave=False, disable=not progress)
 
 
 @functools.cache
@@ -299,3 +307,27 @@ def _check_memory(leaves: list[Any], full: list[tuple[int, ...]], sizes: Mapping
             f"{there / 1e9:,.1f} GB are free; ask for fewer figures with figures=[…], shorten the axes, write to a "
             "store=…, or ask for a reduction with reduce=…"
         )
+
+
+def variables(result: Result, dims: dict[int, Dims], order: Dims) -> dict[str, tuple[np.ndarray, Dims, dict[str, Any]]]:
+    """Arrays with just the dimensions they depend on, by variable name; components and operators stacked last."""
+    leaves, structure = jax.tree.flatten(result)
+    places = jax.tree.unflatten(structure, list(dims.values()))
+    arrays = labels.flat_figures(jax.tree.unflatten(structure, leaves))
+    found = {}
+    for name, (depends, meta) in labels.flat_figures(places).items():
+        value = arrays[name][0]
+        if isinstance(value, dict):
+            union = tuple(dim for dim in order if any(dim in part for part in depends.values()))
+            stacked = np.stack(np.broadcast_arrays(*(_only(part, union, order) for part in value.values())), axis=-1)
+            found[name] = (stacked, (*union, meta["dim"]), meta | {"labels": list(value)})
+        else:
+            found[name] = (_only(value, depends, order), depends, meta)
+    return found
+
+
+def _only(array: np.ndarray, dims: Dims, order: Dims) -> np.ndarray:
+    """An array without the dimensions that are not in `dims`, along which its length is 1."""
+    if np.ndim(array) != len(order):
+        return array
+    return np.asarray(array[tuple(slice(None) if dim in dims else 0 for dim in order)])

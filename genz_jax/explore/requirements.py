@@ -16,11 +16,10 @@ from genz_jax import assumptions as physics, catalog, inputs, labels, units
 from genz_jax.assumptions import Assumptions
 from genz_jax.axes import Axis
 from genz_jax.evaluate import Case, Question, evaluate
-from genz_jax.explore.blocks import axis_order, walk
+from genz_jax.explore.blocks import axis_order, variables, walk
 from genz_jax.explore.hoist import hoisted
 from genz_jax.explore.root import SPAN, crossing, greatest_whole, tolerance
 from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
-from genz_jax.explore.sweep import variables
 from genz_jax.explore.targets import Service, Target, read_target
 from genz_jax.fields import Number
 from genz_jax.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case

@@ -13,10 +13,10 @@ import numpy as np
 from genz_jax import labels, units
 from genz_jax.assumptions import Assumptions
 from genz_jax.evaluate import Case, Question, evaluate
-from genz_jax.explore.blocks import axis_order, walk
+from genz_jax.explore.blocks import axis_order, variables, walk
 from genz_jax.explore.hoist import hoisted
 from genz_jax.explore.requirements import FEW
-from genz_jax.explore.sweep import ask, variables
+from genz_jax.explore.sweep import ask
 from genz_jax.fields import FRACTION, Number, near
 from genz_jax.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
 from genz_jax.results import Result

@@ -1,15 +1,17 @@
 """Sweep: a stage over every combination of its axes, in blocks that fit the cache, as one labelled Dataset."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import jax
-import numpy as np
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 from genz_jax import assumptions as physics, labels
 from genz_jax.assumptions import Assumptions
 from genz_jax.evaluate import DETAILED, STAGES, Case, Question, compiled
-from genz_jax.explore.blocks import Dims, axis_order, walk
+from genz_jax.explore.blocks import axis_order, variables, walk
+from genz_jax.explore.reduce import read_reductions, reduce_axes
+from genz_jax.explore.reductions import Reduction
+from genz_jax.explore.slo import SLO
+from genz_jax.explore.targets import Service
 from genz_jax.fields import near
 from genz_jax.inputs import (
     ModelLike,
@@ -19,11 +21,34 @@ from genz_jax.inputs import (
     WorkloadLike,
     read_case,
 )
-from genz_jax.results import Result
 from genz_jax.specs import Speculation
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+@overload
+def sweep(
+    model: ModelLike,
+    platform: PlatformLike,
+    workload: WorkloadLike | None = None,
+    parallelism: ParallelismLike | None = None,
+    precision: PrecisionLike | None = None,
+    *,
+    speculation: Speculation | None = None,
+    stage: str = "request",
+    assumptions: str | Assumptions = "default",
+    figures: Sequence[str] | None = None,
+    breakdown: bool = False,
+    operators: bool = False,
+    reduce: Reduction | None = None,
+    slo: SLO | None = None,
+    progress: bool = True,
+) -> "xr.Dataset": ...
+
+
+@overload
+def sweep(*given: Any, reduce: Mapping[str, Reduction], **options: Any) -> "dict[str, xr.Dataset]": ...
 
 
 def sweep(
@@ -39,8 +64,10 @@ def sweep(
     figures: Sequence[str] | None = None,
     breakdown: bool = False,
     operators: bool = False,
+    reduce: Reduction | Mapping[str, Reduction] | None = None,
+    slo: SLO | None = None,
     progress: bool = True,
-) -> "xr.Dataset":
+) -> Any:
     """Evaluate a stage for every combination of its axes.
 
     Any number of any spec may be an axis (`gz.axis`, `gz.linspace`, `gz.geomspace`, or an `xarray.DataArray`); lists of
@@ -60,11 +87,17 @@ def sweep(
             two stages of a request can be asked for as `prefill_…` and `decode_…`.
         breakdown: latency by component too (dimension `component`).
         operators: figures of every operator too (dimension `operator`).
+        reduce: what is wanted of the grid instead of the grid itself, which is then never held and may have 10⁹ points:
+            `gz.Best`, `gz.TopK`, `gz.ParetoFront`, `gz.Quantiles`, `gz.Fraction`, or several by name. Ctrl-C returns
+            what is done.
+        slo: what points must meet to count in a reduction; its limits may be axes. Only for requests.
         progress: show a progress bar when it takes more than two seconds.
 
     Returns:
         An `xarray.Dataset` whose variables have the dimensions they depend on. Where `feasible` is false, times, rates
-        and energies are NaN and `reason` says why. `dataset.attrs` holds all that went in.
+        and energies are NaN and `reason` says why. `dataset.attrs` holds all that went in. With `reduce`, a Dataset of
+        the reduction, or for a mapping a dict of them: the points that were found with all their figures, and where
+        they are as coordinates; `found` is false where there is none.
 
     Raises:
         ValueError: an input that no machine or model could have; the message names field, value, rule and fix.
@@ -76,11 +109,27 @@ def sweep(
         >>> ds = gz.sweep(["llama-3.1-8b", "mixtral-8x7b"], chip, gz.Workload(batch=gz.axis([1, 8])), precision="fp8")
         >>> dict(ds.tpot.sizes)
         {'model': 2, 'mem_bw': 5, 'batch': 2}
+        >>> best = gz.sweep("llama-3.1-8b", chip, gz.Workload(batch=gz.axis([1, 8])), progress=False,
+        ...                 reduce=gz.Best("throughput", over="batch"), slo=gz.SLO(tpot="10 ms"))
+        >>> best.batch.values.tolist()
+        [nan, nan, nan, 8.0, 8.0]
     """
     case, names = read_case(model, platform, workload, parallelism, precision, speculation)
+    question = ask(stage, assumptions, figures, breakdown, operators)
+    if reduce is not None:
+        wanted = read_reductions(reduce)
+        service = Service(**{field.name: getattr(case, field.name) for field in dataclasses.fields(case)}, slo=slo)
+        if slo is not None and stage != "request":
+            raise ValueError(f"slo: limits are of requests, not of the stage {stage!r}; leave one of the two out")
+        if breakdown or operators:
+            raise ValueError("breakdown, operators: a reduction has neither; ask gz.sweep for the point it finds")
+        labels.refuse_bare_arrays(service)
+        found = reduce_axes(labels.name_axes(service), names, question, wanted, progress)
+        return found if isinstance(reduce, Mapping) else found[""]
+    if slo is not None:
+        raise ValueError("slo: without reduce nothing depends on it; give reduce=gz.Best(…), or compare the figures")
     labels.refuse_bare_arrays(case)
-    case = labels.name_axes(case)
-    return evaluate_axes(case, names, ask(stage, assumptions, figures, breakdown, operators), progress)
+    return evaluate_axes(labels.name_axes(case), names, question, progress)
 
 
 def evaluate_axes(case: Case, names: dict[str, str], question: Question, progress: bool) -> "xr.Dataset":
@@ -118,27 +167,3 @@ def ask(
     if wanted == ():
         raise ValueError("figures = []: an empty list; name at least one, or leave it out for all")
     return Question(stage, physics.preset(assumptions), wanted, breakdown, operators)
-
-
-def variables(result: Result, dims: dict[int, Dims], order: Dims) -> dict[str, tuple[np.ndarray, Dims, dict[str, Any]]]:
-    """Arrays with just the dimensions they depend on, by variable name; components and operators stacked last."""
-    leaves, structure = jax.tree.flatten(result)
-    places = jax.tree.unflatten(structure, list(dims.values()))
-    arrays = labels.flat_figures(jax.tree.unflatten(structure, leaves))
-    found = {}
-    for name, (depends, meta) in labels.flat_figures(places).items():
-        value = arrays[name][0]
-        if isinstance(value, dict):
-            union = tuple(dim for dim in order if any(dim in part for part in depends.values()))
-            stacked = np.stack(np.broadcast_arrays(*(_only(part, union, order) for part in value.values())), axis=-1)
-            found[name] = (stacked, (*union, meta["dim"]), meta | {"labels": list(value)})
-        else:
-            found[name] = (_only(value, depends, order), depends, meta)
-    return found
-
-
-def _only(array: np.ndarray, dims: Dims, order: Dims) -> np.ndarray:
-    """An array without the dimensions that are not in `dims`, along which its length is 1."""
-    if np.ndim(array) != len(order):
-        return array
-    return np.asarray(array[tuple(slice(None) if dim in dims else 0 for dim in order)])

@@ -1,0 +1,284 @@
+"""Accumulators: what a reduction keeps of the blocks of a grid that have been seen.
+
+What each point must be compared with is carried along element by element and updated inside the compiled function of a
+block, which is several times faster than a reduction within the block; the few numbers that are left are reduced at the
+end. What needs more than that looks at single points on the host, where few pass a test that is made for all of them.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genz_jax.evaluate import Case, Question
+from genz_jax.explore.blocks import Block, Blocks, Dims
+from genz_jax.explore.pareto import front_mask
+from genz_jax.explore.places import at_places, rank_coordinate
+from genz_jax.explore.points import Points
+from genz_jax.explore.reductions import Objective, name_of
+from genz_jax.labels import Grid, plain_dataset
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Ranked = tuple[tuple[Objective, float], ...]
+"""Objectives, each with the sign that makes less of it better."""
+
+Metas = tuple[dict[str, Any], ...]
+"""Unit and description of each objective."""
+
+BEATERS = 16
+"""Points of a Pareto front that every point is compared with in the compiled function."""
+
+
+class Accumulator:
+    """Base: what is kept of the blocks of a grid.
+
+    Attributes:
+        ranked: the objectives.
+        metas: what they are.
+        carry: arrays that the compiled function updates.
+        aid: arrays that it reads.
+        kept: dimensions of the grid that the result has.
+    """
+
+    carry: Any = None
+    aid: Any = None
+    kept: Dims = ()
+
+    def __init__(self, blocks: Blocks, ranked: Ranked = (), metas: Metas = ()):
+        self.blocks, self.ranked, self.metas = blocks, ranked, metas
+        self.floats: Any = jnp.result_type(float)
+
+    @staticmethod
+    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
+        """In the compiled function: the carry with a block, and what the host shall see of it."""
+        raise NotImplementedError
+
+    def group(self, block: Block) -> tuple[int, ...]:
+        """What blocks of one run of the carry have in common: their number along each dimension that is kept."""
+        return tuple(i for i, dim in zip(block.corner, self.blocks.order, strict=True) if dim in self.kept)
+
+    def start(self) -> Any:
+        """A fresh carry."""
+        return None
+
+    def look(self, block: Block, out: Any) -> None:
+        """See a block on the host."""
+
+    def close(self, first: Block, carry: Any) -> None:
+        """Take in the carry of a run of blocks, of which one is given."""
+
+    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
+        """The result."""
+        raise NotImplementedError
+
+    def full(self, value: Any, dtype: Any) -> jax.Array:
+        """An array of a block, spread as blocks are."""
+        shape = tuple(self.blocks.shape.values())
+        return jnp.full(shape, value, dtype, device=self.blocks.sharding)
+
+    def told(self, values: np.ndarray, dims: Dims) -> dict[str, tuple[np.ndarray, Dims, dict[str, Any]]]:
+        """Values of the objectives, which are last, as variables; NaN where there is no point."""
+        values = np.where(np.isfinite(values), values, np.nan)
+        together = zip(self.ranked, self.metas, strict=True)
+        return {name_of(one): (sign * values[..., i], dims, meta) for i, ((one, sign), meta) in enumerate(together)}
+
+    def kept_shape(self) -> tuple[int, ...]:
+        """Lengths of the dimensions that are kept, from slow to fast."""
+        return tuple(self.blocks.sizes[dim] for dim in self.kept)
+
+    def rows(self, array: Any, first: Block) -> tuple[np.ndarray, tuple[slice, ...]]:
+        """An array of a block as (kept…, all reduced), and where the first dimensions lie in the result."""
+        order, kept = self.blocks.order, self.kept
+        own = tuple(
+            slice(0, first.place[dim].stop - first.place[dim].start) if dim in kept else slice(None) for dim in order
+        )
+        array = np.asarray(array)[own] if order else np.asarray(array)
+        places = [order.index(dim) for dim in kept]
+        array = np.moveaxis(array, places, range(len(places)))
+        return array.reshape(*array.shape[: len(kept)], -1), tuple(first.place[dim] for dim in kept)
+
+
+class BestPoint(Accumulator):
+    """The least value at every place of the kept dimensions, and where it is."""
+
+    def __init__(self, blocks: Blocks, ranked: Ranked, metas: Metas, over: Dims):
+        super().__init__(blocks, ranked, metas)
+        self.kept = tuple(dim for dim in blocks.order if dim not in over)
+        self.over = tuple(dim for dim in blocks.order if dim in over)
+        self.values = np.full(self.kept_shape(), np.inf, self.floats)
+        self.places = {dim: np.zeros(self.kept_shape(), np.int32) for dim in self.over}
+
+    @staticmethod
+    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
+        least, number = carry
+        value = points.ranked(*ranked[0])
+        better = value < least
+        return (jnp.where(better, value, least), jnp.where(better, points.number, number)), None
+
+    def start(self) -> Any:
+        return self.full(jnp.inf, self.floats), self.full(0, jnp.int32)
+
+    def close(self, first: Block, carry: Any) -> None:
+        values, at = self.rows(carry[0], first)
+        numbers, _ = self.rows(carry[1], first)
+        place = np.argmin(values, axis=-1)
+        values = np.take_along_axis(values, place[..., None], -1)[..., 0]
+        numbers = np.take_along_axis(numbers, place[..., None], -1)[..., 0]
+        lengths = [self.blocks.shape[dim] for dim in self.over]
+        inner = np.unravel_index(place, lengths) if lengths else ()
+        corners = np.unravel_index(numbers, self.blocks.counts) if self.blocks.order else ()
+        better = values < self.values[at]
+        for dim, within in zip(self.over, inner, strict=True):
+            start = corners[self.blocks.order.index(dim)] * self.blocks.shape[dim]
+            # Past the end of an axis its last value is repeated.
+            index = np.minimum(start + within, self.blocks.sizes[dim] - 1)
+            self.places[dim][at] = np.where(better, index, self.places[dim][at])
+        self.values[at] = np.where(better, values, self.values[at])
+
+    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
+        dims = dict.fromkeys(self.kept)
+        ranked = self.told(self.values[..., None], self.kept)
+        return at_places(case, grid, names, question, self.places, np.isfinite(self.values), dims, ranked)
+
+
+class BestPoints(Accumulator):
+    """The k least values, and where they are."""
+
+    def __init__(self, blocks: Blocks, ranked: Ranked, metas: Metas, k: int):
+        super().__init__(blocks, ranked, metas)
+        self.k = k
+        self.values = np.empty(0, self.floats)
+        self.places = np.empty((0, len(blocks.order)), np.int64)
+
+    @staticmethod
+    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
+        return None, points.ranked(*ranked[0])
+
+    def look(self, block: Block, out: Any) -> None:
+        values = np.asarray(out)[block.inside(self.blocks.order)]
+        worst = self.values[-1] if len(self.values) == self.k else np.inf
+        if not values.min() < worst:
+            return
+        flat = values.ravel()
+        rows = np.flatnonzero(flat < worst)
+        if len(rows) > self.k:
+            rows = rows[np.argpartition(flat[rows], self.k - 1)[: self.k]]
+        places = places_of(rows, values.shape, block, self.blocks.order)
+        values, places = np.concatenate([self.values, flat[rows]]), np.concatenate([self.places, places])
+        best = np.argsort(values, kind="stable")[: self.k]
+        self.values, self.places = values[best], places[best]
+
+    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
+        places = dict(zip(self.blocks.order, self.places.T, strict=True))
+        dims = rank_coordinate(len(self.values), "rank", "place by the objective")
+        ranked = self.told(self.values[:, None], ("rank",))
+        return at_places(case, grid, names, question, places, np.isfinite(self.values), dims, ranked)
+
+
+class Front(Accumulator):
+    """The points that none equals or beats in all objectives."""
+
+    def __init__(self, blocks: Blocks, ranked: Ranked, metas: Metas):
+        super().__init__(blocks, ranked, metas)
+        self.values = np.empty((0, len(ranked)), self.floats)
+        self.places = np.empty((0, len(blocks.order)), np.int64)
+        self.aid = np.full((BEATERS, len(ranked)), np.inf, self.floats)
+
+    @staticmethod
+    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
+        values = [points.ranked(*one) for one in ranked]
+        left = points.good
+        for row in range(BEATERS):
+            beaten: Any = True
+            for column, value in enumerate(values):
+                beaten = beaten & (aid[row, column] <= value)
+            left = left & ~beaten
+        for value in values:
+            left = left & (value < jnp.inf)
+        return None, (jnp.broadcast_to(left, points.shape), tuple(values))
+
+    def look(self, block: Block, out: Any) -> None:
+        inside = block.inside(self.blocks.order)
+        left = np.asarray(out[0])[inside]
+        rows = np.flatnonzero(left.ravel())
+        if not rows.size:
+            return
+        values = np.stack([np.asarray(one)[inside].ravel()[rows] for one in out[1]], axis=1)
+        places = places_of(rows, left.shape, block, self.blocks.order)
+        mask = distinct_front(values)
+        values = np.concatenate([self.values, values[mask]])
+        places = np.concatenate([self.places, places[mask]])
+        mask = distinct_front(values)
+        self.values, self.places = values[mask], places[mask]
+        self.aid = self._beaters()
+
+    def _beaters(self) -> np.ndarray:
+        """Points of the front that stand for it: evenly along the first objective."""
+        order = np.argsort(self.values[:, 0], kind="stable")
+        chosen = order[np.linspace(0, len(order) - 1, BEATERS).round().astype(int)]
+        return self.values[chosen]
+
+    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
+        order = np.lexsort(self.values.T[::-1])
+        places = dict(zip(self.blocks.order, self.places[order].T, strict=True))
+        dims = rank_coordinate(len(order), "point", "place along the front")
+        ranked = self.told(self.values[order], ("point",))
+        return at_places(case, grid, names, question, places, np.ones(len(order), bool), dims, ranked)
+
+
+def distinct_front(values: np.ndarray) -> np.ndarray:
+    """Places of the rows that no other row equals or beats; of equal rows the first."""
+    _, first = np.unique(values, axis=0, return_index=True)
+    return np.sort(first[front_mask(values[first])])
+
+
+def places_of(rows: np.ndarray, shape: tuple[int, ...], block: Block, order: Dims) -> np.ndarray:
+    """Indices in the grid, one row a point, of flat places in a block."""
+    if not order:
+        return np.empty((len(rows), 0), np.int64)
+    starts = [block.place[dim].start for dim in order]
+    return np.stack(np.unravel_index(rows, shape), axis=1) + np.array(starts)
+
+
+class Share(Accumulator):
+    """How many points count at every place of the kept dimensions."""
+
+    def __init__(self, blocks: Blocks, over: Dims):
+        super().__init__(blocks)
+        self.kept = tuple(dim for dim in blocks.order if dim not in over)
+        self.counts = np.zeros(self.kept_shape(), np.int64)
+        self.of = math.prod(blocks.sizes[dim] for dim in over)
+        self.seen = np.zeros(self.kept_shape(), np.int64)
+
+    @staticmethod
+    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
+        good = points.good if points.inside is None else points.good & points.inside
+        return carry + jnp.broadcast_to(good, points.shape).astype(jnp.int32), None
+
+    def start(self) -> Any:
+        return self.full(0, jnp.int32)
+
+    def look(self, block: Block, out: Any) -> None:
+        points = math.prod(s.stop - s.start for dim, s in block.place.items() if dim not in self.kept)
+        self.seen[tuple(block.place[dim] for dim in self.kept)] += points
+
+    def close(self, first: Block, carry: Any) -> None:
+        counts, at = self.rows(carry, first)
+        self.counts[at] += counts.sum(axis=-1, dtype=np.int64)
+
+    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
+        del case, question
+        with np.errstate(invalid="ignore"):
+            share = self.counts / self.seen
+        meta: Mapping[str, Any] = {"units": "1", "long_name": "share of points that run and meet the objective"}
+        points = {"units": "1", "long_name": "points"}
+        coords = {name: at for name, at in grid.coords.items() if set(at.dims) <= set(self.kept)}
+        values = {"fraction": (share, self.kept, meta), "points": (self.seen, self.kept, points)}
+        title = f"genz_jax: {names['model']} on {names['platform']}"[:200]
+        found = plain_dataset(values, coords, {"title": title})
+        return found.transpose(*(dim for dim in grid.sizes if dim in self.kept))

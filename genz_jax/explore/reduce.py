@@ -1,0 +1,223 @@
+"""Reduce: walk a grid of any size block by block and keep what reductions ask for, in bounded memory."""
+
+import collections
+import dataclasses
+import functools
+import math
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genz_jax import labels
+from genz_jax.evaluate import Question
+from genz_jax.explore.accumulators import Accumulator, BestPoint, BestPoints, Front, Ranked, Share
+from genz_jax.explore.blocks import Block, Blocks, axis_order, cut, outputs_of, progress_bar
+from genz_jax.explore.interrupts import Wish, gently
+from genz_jax.explore.points import case_of, figures_of, points_of
+from genz_jax.explore.quantiles import Ranking
+from genz_jax.explore.reductions import (
+    Best,
+    Fraction,
+    Objective,
+    ParetoFront,
+    Quantiles,
+    Reduction,
+    TopK,
+    check,
+    meta_of,
+    name_of,
+    reduced_dims,
+    sense_of,
+)
+from genz_jax.explore.targets import Service
+from genz_jax.labels import Coordinate, Grid
+from genz_jax.units import ONE
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+AHEAD = 2
+"""Blocks that are handed to the devices before the first of them is looked at."""
+
+
+def read_reductions(given: Any) -> dict[str, Reduction]:
+    """Reductions by name; a single one has the name "".
+
+    Raises:
+        ValueError: not a reduction, none at all, or one that asks for what cannot be.
+    """
+    named = dict(given) if isinstance(given, Mapping) else {"": given}
+    if not named:
+        raise ValueError("reduce = {}: an empty mapping; name at least one reduction")
+    for reduction in named.values():
+        check(reduction)
+    return named
+
+
+def reduce_axes(
+    service: Service, names: dict[str, str], question: Question, reductions: Mapping[str, Reduction], progress: bool
+) -> dict[str, "xr.Dataset"]:
+    """Reduce the grid of a service, all of whose axes have dimensions.
+
+    Best points, fronts and fractions are found in one walk; quantiles have one or more of their own.
+
+    Args:
+        service: the case, with axes, and what is promised of it.
+        names: what its parts are called.
+        question: the stage, the physics and the figures of the points that are found.
+        reductions: what is asked, by name.
+        progress: show a progress bar when it takes long.
+
+    Returns:
+        A Dataset for each reduction. After an interrupt it is that of the blocks up to then, with a warning. The
+        attributes `points`, `points_done` and `complete` say how much that is.
+
+    Raises:
+        ValueError: a figure or dimension that is not there.
+    """
+    grid = labels.read_grid(service)
+    blocks = cut(service, grid.sizes, axis_order(service, grid.sizes))
+    leaves, structure, _ = outputs_of(figures_of(question), service, blocks)
+    shapes = jax.tree.unflatten(structure, leaves)
+    walked = {n: _accumulator(r, blocks, shapes) for n, r in reductions.items() if not isinstance(r, Quantiles)}
+    rankings = {n: _ranking(r, service, question, shapes) for n, r in reductions.items() if isinstance(r, Quantiles)}
+    seen: dict[str, int] = {}
+    with gently() as wish:
+        if walked:
+            seen |= dict.fromkeys(walked, _walk(service, question, blocks, list(walked.values()), progress, wish))
+        for name, ranking in rankings.items():
+            ranking.run(progress, wish)
+            seen[name] = ranking.seen
+    if wish.stop:
+        least = min(seen.values())
+        message = f"interrupted after {least:,} of {grid.points:,} points: the result is of these alone"
+        warnings.warn(message, stacklevel=3)
+    found: dict[str, xr.Dataset] = {}
+    for name, reduction in reductions.items():
+        if isinstance(reduction, Quantiles):
+            one = _labelled(rankings[name], reduction.figure, grid, names, shapes)
+        else:
+            one = walked[name].dataset(case_of(service), grid, names, question)
+        complete = not wish.stop or (seen[name] == grid.points and not isinstance(reduction, Quantiles))
+        found[name] = one.assign_attrs(points=grid.points, points_done=seen[name], complete=int(complete))
+    return found
+
+
+def _accumulator(reduction: Reduction, blocks: Blocks, shapes: Any) -> Accumulator:
+    if isinstance(reduction, Fraction):
+        return Share(blocks, reduced_dims(reduction.over, blocks.sizes))
+    if isinstance(reduction, ParetoFront):
+        given: list[tuple[Objective, Any]] = list(reduction.objectives.items())
+    else:
+        assert isinstance(reduction, Best | TopK)
+        given = [(reduction.objective, reduction.sense)]
+    metas = tuple(meta_of(objective, shapes) for objective, _ in given)
+    ranked = tuple((one, sense_of(one, sense, meta)) for (one, sense), meta in zip(given, metas, strict=True))
+    if isinstance(reduction, Best):
+        return BestPoint(blocks, ranked, metas, reduced_dims(reduction.over, blocks.sizes))
+    if isinstance(reduction, TopK):
+        return BestPoints(blocks, ranked, metas, int(reduction.k))
+    return Front(blocks, ranked, metas)
+
+
+def _ranking(reduction: Quantiles, service: Service, question: Question, shapes: Any) -> Ranking:
+    meta_of(reduction.figure, shapes)
+    over = reduced_dims(reduction.over, labels.read_grid(service).sizes)
+    return Ranking(service, question, reduction.figure, np.asarray(reduction.q, float), over)
+
+
+@functools.cache
+def _step(question: Question, kinds: tuple[tuple[type[Accumulator], Ranked], ...], padded: bool) -> Any:
+    """The function that takes a block into all accumulators, compiled once per structure and shapes."""
+
+    @functools.partial(jax.jit, donate_argnums=0, static_argnums=5)
+    def step(
+        carries: list[Any], aids: list[Any], service: Service, number: Any, lengths: Any, shape: tuple[int, ...]
+    ) -> tuple[list[Any], list[Any], jax.Array]:
+        inside = _inside(lengths, shape) if padded else None
+        points = points_of(question, service, number, shape, inside)
+        together = zip(kinds, carries, aids, strict=True)
+        both = [kind.update(ranked, carry, aid, points) for (kind, ranked), carry, aid in together]
+        return [carry for carry, _ in both], [out for _, out in both], number + 1
+
+    return step
+
+
+def _inside(lengths: Any, shape: tuple[int, ...]) -> jax.Array:
+    """True for the places of a block that are in the grid."""
+    rank = len(shape)
+    along = [jnp.arange(n).reshape([-1 if i == k else 1 for i in range(rank)]) for k, n in enumerate(shape)]
+    return functools.reduce(jnp.logical_and, [at < lengths[k] for k, at in enumerate(along)])
+
+
+def _size(block: Block) -> int:
+    return math.prod(part.stop - part.start for part in block.place.values())
+
+
+def _walk(
+    service: Service, question: Question, blocks: Blocks, kept: list[Accumulator], progress: bool, wish: Wish
+) -> int:
+    """Take blocks into the accumulators until the last or an interrupt; the number of points that have been taken."""
+    shape = tuple(blocks.shape.values())
+    padded = any(n % blocks.shape[dim] for dim, n in blocks.sizes.items())
+    asked = dataclasses.replace(question, figures=None, breakdown=False, operators=False)
+    step = _step(asked, tuple((type(one), one.ranked) for one in kept), padded)
+    # Blocks that share a carry follow each other.
+    main = max(kept, key=lambda one: len(one.kept))
+    todo = sorted(blocks, key=main.group) if main.kept else blocks
+    carries: list[Any] = [one.start() for one in kept]
+    first: list[Block | None] = [None] * len(kept)
+    waiting: collections.deque[tuple[Block, list[Any], jax.Array]] = collections.deque()
+    done = 0
+
+    def look() -> None:
+        nonlocal done
+        block, outs, token = waiting.popleft()
+        jax.block_until_ready(token)
+        for one, out in zip(kept, outs, strict=True):
+            one.look(block, out)
+        done += _size(block)
+
+    for block in progress_bar(todo, progress):
+        full = []
+        for i, one in enumerate(kept):
+            last = first[i]
+            if last is not None and one.group(last) != one.group(block):
+                full.append((one, last, carries[i]))
+                carries[i] = one.start()
+                last = None
+            first[i] = last or block
+        lengths = np.array([part.stop - part.start for part in block.place.values()], np.int32)
+        part, aids = blocks.part(block), [one.aid for one in kept]
+        carries, outs, token = step(carries, aids, part, np.int32(block.number), lengths, shape)
+        waiting.append((block, outs, token))
+        for one, last, carry in full:
+            one.close(last, carry)
+        if len(waiting) > AHEAD:
+            look()
+        if wish.stop:
+            break
+    while waiting:
+        look()
+    for one, last, carry in zip(kept, first, carries, strict=True):
+        if last is not None:
+            one.close(last, carry)
+    return done
+
+
+def _labelled(ranking: Ranking, objective: Objective, grid: Grid, names: dict[str, str], shapes: Any) -> "xr.Dataset":
+    meta = meta_of(objective, shapes)
+    coords = {name: at for name, at in grid.coords.items() if set(at.dims) <= set(ranking.kept)}
+    coords["quantile"] = Coordinate(("quantile",), ranking.q, {"units": ONE, "long_name": "share of points below"})
+    count = {"units": ONE, "long_name": "points that run and meet the objective"}
+    values = {
+        name_of(objective): (ranking.values, (*ranking.kept, "quantile"), meta),
+        "count": (ranking.counts, ranking.kept, count),
+    }
+    title = f"genz_jax: quantiles of {name_of(objective)}, {names['model']} on {names['platform']}"[:200]
+    found = labels.plain_dataset(values, coords, {"title": title})
+    return found.transpose(*(dim for dim in grid.sizes if dim in ranking.kept), "quantile")
