@@ -30,8 +30,14 @@ Ranked = tuple[tuple[Objective, float], ...]
 Metas = tuple[dict[str, Any], ...]
 """Unit and description of each objective."""
 
-BEATERS = 16
-"""Points of a Pareto front that every point is compared with in the compiled function."""
+BEATERS = {2: 16}
+"""Points of a Pareto front that every point is compared with in the compiled function, by the number of objectives."""
+
+MERGED = 2**12
+"""Points that wait at least until they are taken into a front."""
+
+MANY_BEATERS = 64
+"""Those for more objectives, whose fronts are surfaces."""
 
 
 class Accumulator:
@@ -65,6 +71,9 @@ class Accumulator:
     def start(self) -> Any:
         """A fresh carry."""
         return None
+
+    def sample(self, places: list[np.ndarray], out: Any) -> None:
+        """See points from all over the grid, at those places along each dimension, before any block."""
 
     def look(self, block: Block, out: Any) -> None:
         """See a block on the host."""
@@ -168,7 +177,8 @@ class BestPoints(Accumulator):
         rows = np.flatnonzero(flat < worst)
         if len(rows) > self.k:
             rows = rows[np.argpartition(flat[rows], self.k - 1)[: self.k]]
-        places = places_of(rows, values.shape, block, self.blocks.order)
+        along = [np.arange(block.place[dim].start, block.place[dim].stop) for dim in self.blocks.order]
+        places = places_of(rows, values.shape, along)
         values, places = np.concatenate([self.values, flat[rows]]), np.concatenate([self.places, places])
         best = np.argsort(values, kind="stable")[: self.k]
         self.values, self.places = values[best], places[best]
@@ -187,13 +197,14 @@ class Front(Accumulator):
         super().__init__(blocks, ranked, metas)
         self.values = np.empty((0, len(ranked)), self.floats)
         self.places = np.empty((0, len(blocks.order)), np.int64)
-        self.aid = np.full((BEATERS, len(ranked)), np.inf, self.floats)
+        self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self.aid = np.full((BEATERS.get(len(ranked), MANY_BEATERS), len(ranked)), np.inf, self.floats)
 
     @staticmethod
     def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
         values = [points.ranked(*one) for one in ranked]
         left = points.good
-        for row in range(BEATERS):
+        for row in range(aid.shape[0]):
             beaten: Any = True
             for column, value in enumerate(values):
                 beaten = beaten & (aid[row, column] <= value)
@@ -202,28 +213,45 @@ class Front(Accumulator):
             left = left & (value < jnp.inf)
         return None, (jnp.broadcast_to(left, points.shape), tuple(values))
 
+    def sample(self, places: list[np.ndarray], out: Any) -> None:
+        # Good points at once: a grid starts in a corner, where each block would beat all before it.
+        self._take(places, *out)
+        if self.waiting:
+            self._merge()
+
     def look(self, block: Block, out: Any) -> None:
         inside = block.inside(self.blocks.order)
-        left = np.asarray(out[0])[inside]
+        places = [np.arange(block.place[dim].start, block.place[dim].stop) for dim in self.blocks.order]
+        self._take(places, np.asarray(out[0])[inside], [np.asarray(one)[inside] for one in out[1]])
+
+    def _take(self, along: list[np.ndarray], left: Any, objectives: Any) -> None:
+        left = np.asarray(left)
         rows = np.flatnonzero(left.ravel())
         if not rows.size:
             return
-        values = np.stack([np.asarray(one)[inside].ravel()[rows] for one in out[1]], axis=1)
-        places = places_of(rows, left.shape, block, self.blocks.order)
+        values = np.stack([np.asarray(one).ravel()[rows] for one in objectives], axis=1)
+        self.waiting.append((values, places_of(rows, left.shape, along)))
+        if sum(len(values) for values, _ in self.waiting) > max(len(self.values), MERGED):
+            self._merge()
+
+    def _merge(self) -> None:
+        """Take what waits into the front: seldom, since that takes as long as the front is large."""
+        values, places = (
+            np.concatenate(parts) for parts in zip((self.values, self.places), *self.waiting, strict=True)
+        )
         mask = distinct_front(values)
-        values = np.concatenate([self.values, values[mask]])
-        places = np.concatenate([self.places, places[mask]])
-        mask = distinct_front(values)
-        self.values, self.places = values[mask], places[mask]
+        self.values, self.places, self.waiting = values[mask], places[mask], []
         self.aid = self._beaters()
 
     def _beaters(self) -> np.ndarray:
         """Points of the front that stand for it: evenly along the first objective."""
         order = np.argsort(self.values[:, 0], kind="stable")
-        chosen = order[np.linspace(0, len(order) - 1, BEATERS).round().astype(int)]
+        chosen = order[np.linspace(0, len(order) - 1, len(self.aid)).round().astype(int)]
         return self.values[chosen]
 
     def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
+        if self.waiting:
+            self._merge()
         order = np.lexsort(self.values.T[::-1])
         places = dict(zip(self.blocks.order, self.places[order].T, strict=True))
         dims = rank_coordinate(len(order), "point", "place along the front")
@@ -233,16 +261,18 @@ class Front(Accumulator):
 
 def distinct_front(values: np.ndarray) -> np.ndarray:
     """Places of the rows that no other row equals or beats; of equal rows the first."""
-    _, first = np.unique(values, axis=0, return_index=True)
-    return np.sort(first[front_mask(values[first])])
+    order = np.lexsort(values.T[::-1])
+    rows = values[order]
+    order = order[np.r_[True, (rows[1:] != rows[:-1]).any(axis=1)][: len(rows)]]
+    return order[front_mask(values[order])]
 
 
-def places_of(rows: np.ndarray, shape: tuple[int, ...], block: Block, order: Dims) -> np.ndarray:
-    """Indices in the grid, one row a point, of flat places in a block."""
-    if not order:
+def places_of(rows: np.ndarray, shape: tuple[int, ...], along: list[np.ndarray]) -> np.ndarray:
+    """Indices in the grid, one row a point, of flat places in an array whose places along each dimension are given."""
+    if not shape:
         return np.empty((len(rows), 0), np.int64)
-    starts = [block.place[dim].start for dim in order]
-    return np.stack(np.unravel_index(rows, shape), axis=1) + np.array(starts)
+    inner = np.unravel_index(rows, shape)
+    return np.stack([places[at] for places, at in zip(along, inner, strict=True)], axis=1)
 
 
 class Share(Accumulator):

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -143,12 +143,21 @@ class Blocks(Collection[Block]):
     def part(self, block: Block) -> Any:
         """The arrays of a block, on the devices that compute it."""
         starts = [i * self.shape[dim] for dim, i in zip(self.order, block.corner, strict=True)]
+        return self._at([slice(start, start + self.shape[dim]) for dim, start in zip(self.order, starts, strict=True)])
 
+    def sample(self) -> tuple[list[np.ndarray], Any]:
+        """Places along each dimension, evenly from end to end, as many as a block has, and the arrays there."""
+        places = [np.linspace(0, self.sizes[dim] - 1, self.shape[dim]).round().astype(int) for dim in self.order]
+        return places, self._at(places)
+
+    def _at(self, places: Sequence[slice | np.ndarray]) -> Any:
         def cut(leaf: Any) -> Any:
             if not self.order or np.ndim(leaf) != len(self.order):
                 return leaf
-            ends = zip(self.order, starts, leaf.shape, strict=True)
-            part = leaf[tuple(slice(s, s + self.shape[dim]) if n > 1 else slice(None) for dim, s, n in ends)]
+            part = leaf
+            for axis, place in enumerate(places):
+                if leaf.shape[axis] > 1:
+                    part = part[(slice(None),) * axis + (place,)]
             if self.sharding is None or part.shape[self._along] == 1:
                 return part
             return jax.device_put(part.astype(jax.dtypes.canonicalize_dtype(part.dtype)), self.sharding)

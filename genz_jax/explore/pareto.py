@@ -1,5 +1,6 @@
 """Pareto: the points that no other point beats, exactly, for any number of objectives."""
 
+import bisect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ def pareto(dataset: "xr.Dataset", objectives: Mapping[str, str | Callable[..., A
     """Points of a Dataset that no other point beats.
 
     A point beats another if it is at least as good in every objective and better in one. Equal points do not beat each
-    other, so all of them stay. Points where an objective is NaN, as where nothing runs, are left out. Two objectives
-    take O(n log n) time, more take O(n · size of the front).
+    other, so all of them stay. Points where an objective is NaN, as where nothing runs, are left out. Two and three
+    objectives take O(n log n) time, more take O(n · size of the front).
 
     Args:
         dataset: result of `gz.sweep` or the dataset of `gz.search`. Several dimensions become one, `point`.
@@ -66,7 +67,8 @@ def front_mask(values: np.ndarray) -> np.ndarray:
     order = known[np.lexsort(values[known].T[::-1])]
     rows = values[order]
     if len(rows):
-        mask[order[_front_of_two(rows) if rows.shape[1] == 2 else _front_of_many(rows)]] = True
+        front = {2: _front_of_two, 3: _front_of_three}.get(rows.shape[1], _front_of_many)
+        mask[order[front(rows)]] = True
     return mask
 
 
@@ -80,6 +82,32 @@ def _front_of_two(rows: np.ndarray) -> np.ndarray:
     # Where nothing comes before, even an infinite value is the best.
     good = (least < before) | (np.arange(len(least)) == 0)
     return np.flatnonzero(good[group] & (second == least[group]))
+
+
+def _front_of_three(rows: np.ndarray) -> np.ndarray:
+    """Places of sorted rows on the front: none before has both the second and the third column as small.
+
+    The least third column so far for every second column is a staircase, in which each row is looked up (Kung, Luccio
+    and Preparata 1975).
+    """
+    second, third = [-np.inf], [np.inf]  # second rises, third falls
+    kept, last = [], None
+    for place, row in enumerate(rows.tolist()):
+        if row == last:
+            kept.append(place)
+            continue
+        _, b, c = row
+        at = bisect.bisect_right(second, b)
+        if third[at - 1] <= c and at > 1:
+            continue
+        kept.append(place)
+        last = row
+        start = at - 1 if second[at - 1] == b else at
+        end = start
+        while end < len(third) and third[end] >= c:
+            end += 1
+        second[start:end], third[start:end] = [b], [c]
+    return np.array(kept, dtype=int)
 
 
 def _front_of_many(rows: np.ndarray) -> np.ndarray:

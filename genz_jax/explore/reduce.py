@@ -170,6 +170,12 @@ def _walk(
     main = max(kept, key=lambda one: len(one.kept))
     todo = sorted(blocks, key=main.group) if main.kept else blocks
     carries: list[Any] = [one.start() for one in kept]
+    if len(blocks) > 1 and any(type(one).sample is not Accumulator.sample for one in kept):
+        places, sample = blocks.sample()
+        lengths = np.array(shape, np.int32)
+        _, outs, _ = step([one.start() for one in kept], [one.aid for one in kept], sample, np.int32(0), lengths, shape)
+        for one, out in zip(kept, outs, strict=True):
+            one.sample(places, out)
     first: list[Block | None] = [None] * len(kept)
     waiting: collections.deque[tuple[Block, list[Any], jax.Array]] = collections.deque()
     done = 0
