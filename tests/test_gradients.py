@@ -22,13 +22,15 @@ QUESTIONS = {
     "request": Question("request", DEFAULT, ALL),
     "request, genz": Question("request", GENZ, ALL),
     "request, smooth": Question("request", SMOOTH, ALL),
+    "prefill": Question("prefill", DEFAULT),
+    "decode": Question("decode", DEFAULT),
     "chunked": Question("chunked", DEFAULT, breakdown=True),
     "chunked, genz": Question("chunked", GENZ, breakdown=True),
     "speculative_decode": Question("speculative_decode", DEFAULT),
     "speculative_prefill": Question("speculative_prefill", DEFAULT),
 }
 POINTS = 72
-"""Points of each question, 504 of the seven together."""
+"""Points of each question, 648 of the nine together."""
 
 FEW = 2 * len(ZOO)
 STEP = 1e-6

@@ -171,6 +171,58 @@ def test_no_design_near_the_optimum_is_better(served):
     assert float(price.where(good).min()) >= served.value * (1 - 1e-6)
 
 
+SIZES = {"tp": [1, 2, 4, 8], "ep": [1, 2, 4, 8], "cp": [1, 2], "pp": [1, 2, 3], "dp": [1, 2, 3, 4]}
+
+
+@pytest.fixture(scope="module")
+def cheapest() -> tuple[float, int]:
+    """Least price of all devices over all parallel sizes, by the exact least bandwidth of each; and how many run."""
+    case = gz.Parallelism(**{name: gz.axis(sizes) for name, sizes in SIZES.items()})
+    need = gz.require(
+        "mem_bw", "mixtral-8x7b", BASE, LOAD, case, "fp8", slo=gz.SLO(ttft="90 ms", tpot="3 ms"), progress=False
+    )
+    bandwidth = need.mem_bw.clip(min=2e11).fillna(1e14)
+    devices = need.tp * need.ep * need.cp * need.pp * need.dp
+    price = devices * gz.cost(gz.platform(BASE).replace(mem_bw=bandwidth)).price
+    mapped = int((gz.words(need.reason) != "mapping").sum())
+    return float(price.where(bandwidth <= 2e13).min()), mapped
+
+
+@pytest.mark.parametrize("starts", [1000, 24])
+def test_enumeration_of_parallel_sizes_is_brute_force(cheapest, starts):
+    bounds = {"mem_bw": ("200 GB/s", "20 TB/s")} | {name: (min(s), max(s)) for name, s in SIZES.items()}
+    slo = gz.SLO(ttft="90 ms", tpot="3 ms")
+    options = {"bounds": bounds, "slo": slo, "starts": starts, "steps": 60, "progress": False}
+    found = gz.tune("system_price", "mixtral-8x7b", BASE, LOAD, precision="fp8", **options)
+    price, choices = cheapest
+    assert found.value == pytest.approx(price, rel=1e-6)
+    assert found.certificate.choices == choices
+    assert found.certificate.tried == min(starts, choices)
+    assert f"{choices:,} choices tried" in str(found)
+
+
+def test_replicas_and_context_ranks_that_are_given_count():
+    spread = gz.Parallelism(tp=2, dp=3, cp=2, expert_imbalance=1.5)
+    one, all_of_them = (
+        gz.tune(
+            what, MODEL, BASE, LOAD, spread, bounds={"mem_bw": ("1 TB/s", "9 TB/s")}, slo=gz.SLO(tpot="8 ms"), **SMALL
+        )
+        for what in ("price", "system_price")
+    )
+    assert all_of_them.value == pytest.approx(12 * one.value, rel=1e-9)
+    assert [float(getattr(one.parallelism, n)) for n in ("tp", "dp", "cp", "expert_imbalance")] == [2, 3, 2, 1.5]
+    assert float(one.results[next(iter(one.results))].devices) == 12
+
+
+def test_every_replica_has_a_request():
+    """Latency is least with one request, but each of two to four replicas needs one."""
+    bounds = {"batch": (1, 64), "dp": (2, 4), "mem_bw": ("1 TB/s", "3 TB/s")}
+    found = gz.tune("latency", MODEL, BASE, LOAD, bounds=bounds, **SMALL)
+    alone = gz.estimate(MODEL, gz.platform(BASE).replace(mem_bw="3 TB/s"), LOAD.replace(batch=1))
+    assert found.batch == found.variables["dp"]
+    assert found.value == pytest.approx(float(alone.latency), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -187,8 +239,9 @@ def test_no_design_near_the_optimum_is_better(served):
         ({"slo": "strict"}, "slo = 'strict'"),
         ({"slo": [None, None]}, "slo: 2 for 1 workloads"),
         ({"weights": [1, 2]}, "weights"),
-        ({"starts": 1, "bounds": {"tp": (1, 8), "mem_bw": (1e12, 2e12)}}, "4 choices of parallel sizes"),
         ({"bounds": {"tp": (5, 7), "mem_bw": (1e12, 2e12)}}, "no parallel sizes"),
+        ({"bounds": {"dp": (5, 7), "mem_bw": (1e12, 2e12)}}, "more data parallel replicas than requests"),
+        ({"bounds": {"tp": (1, 4096), "ep": (1, 4096), "mem_bw": (1e12, 2e12)}}, "more than 1,048,576 choices"),
         ({"platform": gz.platform(BASE).replace(flops=gz.axis([1e15, 2e15]))}, "is an axis"),
     ],
 )

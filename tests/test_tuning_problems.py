@@ -13,8 +13,7 @@ from scipy.optimize import differential_evolution, minimize
 
 import genz_jax as gz
 from genz_jax.explore.tuning import Tuner, pose
-from genz_jax.explore.tuning_problem import Data, Form, outcome
-from genz_jax.explore.tuning_search import exact
+from genz_jax.explore.tuning_problem import SPREAD, Data, Form, outcome, slopes
 from genz_jax.machine.cost import device_cost
 from genz_jax.results import RequestResult
 
@@ -136,9 +135,15 @@ def test_no_worse_than_an_exhaustive_grid_with_a_hundredth_of_its_evaluations(na
     assert found.grid_points >= 100 * found.evaluations
 
 
+@functools.partial(jax.jit, static_argnames="form", compiler_options={"xla_backend_optimization_level": 0})
+def at_one_point(form: Form, data: Data, logs: Any, spread: Any) -> Any:
+    """Compiled for a single point: 0.4 ms, where the full optimisation, which takes a minute, comes to 0.35 ms."""
+    return slopes(form, data, logs, spread)
+
+
 @dataclasses.dataclass
 class Counted:
-    """Goal, excess and slopes of a problem for SciPy, with the places and evaluations."""
+    """Goal, excess and slopes of a problem for SciPy, with the evaluations."""
 
     tuner: Tuner
     spread: np.ndarray
@@ -146,23 +151,32 @@ class Counted:
 
     def __call__(self, place: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         self.evaluations += 1
-        found, change = exact(self.tuner.form, self.tuner.data, place[:, None], self.spread[:, None])
-        return float(found.goal[0]), found.excess[:, 0], change.goal[:, 0], change.excess[:, :, 0].T
+        sizes = tuple(jnp.asarray(n) for n in self.spread)
+        found, change = jax.device_get(at_one_point(self.tuner.form, self.tuner.data, place[:, None], sizes))
+        # SLSQP of SciPy 1.17 takes the numbers of a transposed array in the order of memory, and goes astray.
+        slope = np.ascontiguousarray(change.excess[:, :, 0].T)
+        return float(found.goal[0]), found.excess[:, 0], change.goal[:, 0], slope
 
 
-def slsqp(counted: Counted, start: np.ndarray) -> tuple[float, np.ndarray]:
+Box = list[tuple[float, float]]
+
+
+def box_of(tuner: Tuner) -> Box:
+    return list(zip(tuner.low, tuner.high, strict=True))
+
+
+def slsqp(counted: Counted, start: np.ndarray, box: Box | None = None) -> tuple[float, np.ndarray]:
     """SLSQP from one start, with exact gradients."""
     memo: dict[bytes, Any] = {}
 
     def at(x: np.ndarray) -> Any:
         return memo.setdefault(x.tobytes(), None) or memo.update({x.tobytes(): counted(x)}) or memo[x.tobytes()]
 
-    tuner = counted.tuner
     found = minimize(
         lambda x: at(x)[0],
         start,
         jac=lambda x: at(x)[2],
-        bounds=list(zip(tuner.low, tuner.high, strict=True)),
+        bounds=box or box_of(counted.tuner),
         constraints=[{"type": "ineq", "fun": lambda x: -at(x)[1], "jac": lambda x: -at(x)[3]}],
         method="SLSQP",
         options={"maxiter": 100, "ftol": 1e-9},
@@ -177,12 +191,12 @@ def merits(form: Form, data: Data, logs: Any, spread: Any) -> Any:
     return found.goal + 100.0 * jnp.maximum(jnp.max(found.excess, axis=0), 0.0)
 
 
-def evolution(tuner: Tuner, spread: np.ndarray, seed: int) -> float:
+def evolution(tuner: Tuner, spread: np.ndarray, seed: int, box: Box | None = None) -> tuple[float, np.ndarray]:
     """Differential evolution, the whole population at once, with a penalty for broken limits."""
     sizes = tuple(jnp.asarray(n) for n in spread)
     found = differential_evolution(
         lambda x: np.asarray(merits(tuner.form, tuner.data, jnp.asarray(x), sizes)),
-        list(zip(tuner.low, tuner.high, strict=True)),
+        box or box_of(tuner),
         vectorized=True,
         updating="deferred",
         maxiter=300,
@@ -191,18 +205,33 @@ def evolution(tuner: Tuner, spread: np.ndarray, seed: int) -> float:
         polish=False,
         rng=np.random.default_rng(seed),
     )
-    return float(found.fun)
+    return float(found.fun), found.x
+
+
+def whole(tuner: Tuner, place: np.ndarray) -> list[tuple[np.ndarray, Box]]:
+    """The place with each of the two whole batches beside it, and the box in which the batch stays there."""
+    at = tuner.form.variables.index("workload.batch")
+    batch = np.exp(place[at])
+    found = []
+    for n in sorted({max(np.floor(batch), 1.0), np.ceil(batch)}):
+        fixed = np.where(np.arange(place.size) == at, np.log(n), place)
+        box = box_of(tuner)
+        box[at] = (fixed[at], fixed[at])
+        found.append((fixed, box))
+    return found
 
 
 @pytest.mark.parametrize("name", IDS)
 def test_no_worse_than_scipy_and_faster_per_solution(name):
-    """SciPy gets the parallel sizes of the optimum for free, and batch as a real number; both are compiled before.
+    """SciPy gets the parallel sizes of the optimum for free; both are compiled before.
 
-    A solution is a start that ends within 1 % of the optimum and exceeds no limit by more than 1 %.
+    Where batch is tuned, SciPy too has to end at a whole one: from its real optimum, that is solved again at the whole
+    numbers on both sides, outside the time that is taken. A solution is a start that ends within 1 % of the optimum and
+    exceeds no limit by more than 1 %.
     """
     problem, best = PROBLEMS[name], tuned(name)
     tuner = problem.parts()
-    spread = np.array([float(getattr(best.parallelism, n)) for n in ("tp", "ep", "pp")])
+    spread = np.array([float(getattr(best.parallelism, n)) for n in SPREAD])
     sign = tuner.form.goal.sign
     goal = sign * np.log(best.value)
     rng = np.random.default_rng(0)
@@ -210,13 +239,20 @@ def test_no_worse_than_scipy_and_faster_per_solution(name):
     starts = [rng.uniform(tuner.low, tuner.high) for _ in range(11)]
     slsqp(counted, starts[0])
     counted.evaluations, begin = 0, time.perf_counter()
-    by_slsqp = [slsqp(counted, start)[0] for start in starts[1:]]
-    solved = sum(value <= goal + 0.01 for value in by_slsqp)
+    tries = sorted((slsqp(counted, start) for start in starts[1:]), key=lambda pair: pair[0])
+    solved = sum(value <= goal + 0.01 for value, _ in tries)
     slsqp_seconds = (time.perf_counter() - begin) / max(solved, 1)
+    evaluations = counted.evaluations / 10
     evolution(tuner, spread, 0)
     begin = time.perf_counter()
-    by_evolution = evolution(tuner, spread, 1)
+    by_evolution, place = evolution(tuner, spread, 1)
     evolution_seconds = time.perf_counter() - begin
+    by_slsqp = tries[0][0]
+    if "batch" in problem.bounds:
+        by_slsqp = min(slsqp(counted, *option)[0] for _, x in tries[:3] for option in whole(tuner, x))
+        by_evolution = min(
+            min(slsqp(counted, *option)[0], evolution(tuner, spread, 2, option[1])[0]) for option in whole(tuner, place)
+        )
     problem.tune(starts=1000)
     begin = time.perf_counter()
     many = problem.tune(starts=1000)
@@ -226,14 +262,12 @@ def test_no_worse_than_scipy_and_faster_per_solution(name):
     mine = seconds / max(int(near.sum()), 1)
     print(
         f"\n{name}: tune {many.value:.6g} ({int(near.sum())} of 1000 starts, {mine * 1e3:.3g} ms each), SLSQP "
-        f"{np.exp(sign * min(by_slsqp)):.6g} ({solved} of 10, {slsqp_seconds * 1e3:.3g} ms each, "
-        f"{counted.evaluations / 10:.0f} evaluations), evolution {np.exp(sign * by_evolution):.6g} "
+        f"{np.exp(sign * by_slsqp):.6g} ({solved} of 10, {slsqp_seconds * 1e3:.3g} ms each, "
+        f"{evaluations:.0f} evaluations), evolution {np.exp(sign * by_evolution):.6g} "
         f"({evolution_seconds * 1e3:.3g} ms)"
     )
-    # A whole batch may cost up to the step to the next whole number over the relaxed one of SciPy.
-    slack = 0.02 if "batch" in problem.bounds else 1e-4
-    assert sign * np.log(many.value) <= min(by_slsqp) + slack
-    assert sign * np.log(many.value) <= by_evolution + slack
+    assert sign * np.log(many.value) <= by_slsqp + 1e-4
+    assert sign * np.log(many.value) <= by_evolution + 1e-4
     assert mine < slsqp_seconds
     assert mine < evolution_seconds
 

@@ -19,7 +19,7 @@ Examples:
       --budget power=700W --starts 64 -o out.nc --plot out.png --json
 
 \b
-Bounds: NAME=LOW:HIGH, with NAME any continuous number of the platform, or batch, tp, ep, pp.
+Bounds: NAME=LOW:HIGH, with NAME any continuous number of the platform, or batch, tp, ep, cp, pp, dp.
 Limits: --slo ttft, tpot, e2e (at most), throughput, interactivity (at least);
         --budget area, power, price, cost_per_hour, and system_… for all devices.
 """
@@ -172,6 +172,8 @@ def _tree(result: "TuneResult") -> dict[str, Any]:
             "gap": found.gap,
             "best_evaluations": found.best_evaluations,
             "evaluations": found.evaluations,
+            "choices": found.choices,
+            "tried": found.tried,
         },
     }
 

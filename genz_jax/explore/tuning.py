@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from genz_jax import assumptions as physics, units
 from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Case, Question, compiled
+from genz_jax.evaluate import Case, Question, compiled, slim
 from genz_jax.explore.slo import SLO
 from genz_jax.explore.tuning_grid import GridBest, best_of_grid
 from genz_jax.explore.tuning_inputs import (
@@ -23,6 +23,7 @@ from genz_jax.explore.tuning_inputs import (
     read_variables,
     read_weights,
 )
+from genz_jax.explore.tuning_polish import Polisher
 from genz_jax.explore.tuning_problem import (
     SPREAD,
     Budget,
@@ -34,7 +35,18 @@ from genz_jax.explore.tuning_problem import (
     read_goal,
 )
 from genz_jax.explore.tuning_result import Certificate, Held, Infeasible, TuneResult, trace_dataset
-from genz_jax.explore.tuning_search import STAGES, WIDTH, Bundle, begin, descend, exact, polish, scatter, shares
+from genz_jax.explore.tuning_search import (
+    DESIGNS,
+    STAGES,
+    WIDTH,
+    Bundle,
+    begin,
+    descend,
+    exact,
+    judge,
+    scatter,
+    shares,
+)
 from genz_jax.fields import Label
 from genz_jax.inputs import WorkloadLike
 from genz_jax.machine.cost import CostFunction, CostModel
@@ -69,9 +81,12 @@ def tune(
     All starts descend at once in one compiled scan: Adam in the logarithms of the variables on an augmented Lagrangian,
     projected onto the bounds, with maxima smoothed less and less and exact at the end. The best are polished by cutting
     planes on the exact model, which give the multipliers of the limits and a lower bound. What memory must hold is a
-    limit like the others, so that nothing is offloaded. Batch is tuned as a real number, then both whole numbers beside
-    it are tried and all else is polished anew. Parallel sizes are not relaxed, for heads and experts divide or do not:
-    every choice within the bounds that the model allows gets starts of its own.
+    limit like the others, so that nothing is offloaded. Batch is tuned as a real number, then whole numbers beside it
+    are tried and all else is polished anew. Parallel sizes are not relaxed, for heads and experts divide or do not, so
+    that between two sizes there is nothing that a slope could follow, and rounding may lead to a size that the model
+    does not allow: every choice within the bounds that it does allow gets starts of its own, and within each the
+    problem is smooth. That is exact over the whole numbers, as long as there are no more choices than starts; of more,
+    those go on that promise most at scattered designs, and the certificate says how many.
 
     Args:
         objective: a figure of cost (`price`, `power`, `area`, `cost_per_hour`, or of all devices `system_price` …), of
@@ -84,7 +99,7 @@ def tune(
         parallelism: how the model is spread where that is not tuned.
         precision: number formats; by default bf16.
         bounds: least and greatest value by name: any continuous number of a platform (`flops`, `mem_bw`,
-            `mem_capacity`, `link_bw`, `network.1.bandwidth` …), `batch`, `tp`, `ep`, `pp`.
+            `mem_capacity`, `link_bw`, `network.1.bandwidth` …), `batch`, `tp`, `ep`, `cp`, `pp`, `dp`.
         over: which of the bounded numbers are tuned; by default all.
         budget: upper limits of cost, a `gz.Budget` or a dict of its fields.
         slo: a `gz.SLO` for all workloads, one for each as a list or by name, or "catalogue" for those that the
@@ -103,7 +118,7 @@ def tune(
 
     Raises:
         Infeasible: no design within the bounds meets all limits (a `ValueError`); which are missed, and by how much.
-        ValueError: an unknown name, a bound that cannot be, or too few starts for the choices of parallel sizes.
+        ValueError: an unknown name, a bound that cannot be, or no parallel sizes that can.
 
     Example:
         `gz.tune("system_price", "llama-3.1-70b", "H100-SXM", "chat", slo="catalogue", precision="fp8",
@@ -149,6 +164,8 @@ def pose(
     """
     case, names, shown = read_tuned_case(model, platform, workload, parallelism, precision)
     variables = read_variables(case, bounds, over)
+    if not any(v.name == "cp" for v in variables):
+        case = slim(case)
     held = read_limits(names, budget, slo)
     form = Form(
         tuple(v.path for v in variables if not v.spread),
@@ -183,43 +200,61 @@ class Tuner:
 
     def run(self, starts: int, steps: int, seed: int, grid_points: int, progress: bool) -> TuneResult:
         """Descend, polish, round the batch, and verify."""
-        count = self.choices.shape[1]
-        if starts < count:
-            raise ValueError(
-                f"starts = {starts}: there are {count} choices of parallel sizes, and each needs one; give more starts "
-                "or narrower bounds"
-            )
-        spread = self.choices[:, np.arange(starts) % count]
+        choices = self._promising(starts, seed)
+        spread = choices[:, np.arange(starts) % choices.shape[1]]
         unit = scatter(len(self.continuous), starts, seed)
         if self.form.goal.function is not None:
             self.data = dataclasses.replace(self.data, scale=self._scale(unit, spread))
         state, goals, excess = self._descend(unit, spread, steps, progress)
-        logs = self.low[:, None] + np.asarray(state.unit, float) * (self.high - self.low)[:, None]
-        bundle, picked, polished, ranks = self._polish(logs, spread, goals[-1], excess[-1])
-        place, chosen = bundle.places[bundle.best], spread[:, picked]
-        certified = bundle.certificate(len(self.form.limits))
-        best_evaluations = 2 * steps + (1 + len(self.continuous)) * polished
-        evaluations = 2 * steps * starts + (1 + len(self.continuous)) * polished * WIDTH
+        low, high = self._box(spread)
+        logs = low + np.asarray(state.unit, float) * (high - low)
+        polisher = Polisher(self.form, self.data, self.margin, self._box, self._fail)
+        polished = polisher.polish(logs, spread, goals[-1], excess[-1])
+        best, ranks = polished.best, polished.ranks
+        certified = best.bundle.certificate(len(self.form.limits))
+        each = 1 + len(self.continuous)
+        best_evaluations = 2 * steps + each * best.rounds
+        evaluations = 2 * steps * starts + each * polished.rounds * WIDTH
+        if choices.shape[1] < self.choices.shape[1]:
+            evaluations += DESIGNS * self.choices.shape[1]
         told = self._told(goals[:, ranks])
         smooth = np.repeat(STAGES, shares(steps))
         trace = trace_dataset(self.form.goal, told, excess[:, ranks], spread[:, ranks], smooth, self._title())
-        counts = (best_evaluations, evaluations)
+        counts = (best_evaluations, evaluations, self.choices.shape[1], choices.shape[1])
         grid = self._grid(grid_points, progress) if grid_points else None
-        return self._result(place, chosen, bundle, certified, counts, trace, grid)
+        return self._result(best.place, spread[:, best.start], best.bundle, certified, counts, trace, grid)
 
     def _sizes(self, spread: np.ndarray) -> tuple[Any, ...]:
         return tuple(jnp.asarray(row)[None] for row in spread)
 
+    def _box(self, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithms of the bounds of points with these parallel sizes, (d, n): each replica has a request."""
+        low, high = (np.repeat(end[:, None], spread.shape[1], axis=1) for end in (self.low, self.high))
+        if "workload.batch" in self.form.variables:
+            at = self.form.variables.index("workload.batch")
+            low[at] = np.maximum(low[at], np.log(spread[SPREAD.index("dp")]))
+        return low, high
+
+    def _promising(self, most: int, seed: int) -> np.ndarray:
+        """The choices of parallel sizes that get starts: all, or as many as promise most."""
+        if self.choices.shape[1] <= most:
+            return self.choices
+        unit = scatter(len(self.continuous), DESIGNS, seed)
+        merits = judge(self.form, self.data, unit, self._box(self.choices), self.choices)
+        return self.choices[:, np.sort(np.argsort(merits, kind="stable")[:most])]
+
     def _scale(self, unit: np.ndarray, spread: np.ndarray) -> Any:
         """Typical size of the user's objective."""
-        logs = self.low[:, None] + unit[:, :WIDTH] * (self.high - self.low)[:, None]
+        low, high = self._box(spread[:, :WIDTH])
+        logs = low + unit[:, :WIDTH] * (high - low)
         goal = exact(self.form, self.data, logs, spread[:, :WIDTH])[0].goal
         good = np.abs(goal[np.isfinite(goal)])
         return jnp.asarray(float(np.median(good)) or 1.0 if good.size else 1.0)
 
     def _descend(self, unit: np.ndarray, spread: np.ndarray, steps: int, progress: bool) -> Any:
         state = begin(jnp.asarray(unit), len(self.form.limits), steps)
-        box = (jnp.asarray(self.low)[:, None], jnp.asarray(self.high)[:, None])
+        low, high = self._box(spread)
+        box = (jnp.asarray(low), jnp.asarray(high))
         traces = []
         plan = list(zip(STAGES, shares(steps), strict=True))
         for smooth, part in tqdm(plan, unit="stage", delay=2, leave=False, disable=not progress):
@@ -228,69 +263,7 @@ class Tuner:
         goals, excess = (np.concatenate(parts) for parts in zip(*traces, strict=True))
         return state, goals, excess
 
-    def _polish(
-        self, logs: np.ndarray, spread: np.ndarray, goal: np.ndarray, worst: np.ndarray
-    ) -> tuple[Bundle, int, int, np.ndarray]:
-        """The best bundle, the start that it came from, the evaluations of it, and all starts from best to worst."""
-        merit = np.where(np.isfinite(goal), goal + 10.0 * np.maximum(worst, 0.0), np.inf)
-        ranks = np.argsort(merit, kind="stable")
-        picks = self._distinct(ranks, spread)
-        low, high = (np.repeat(end[:, None], len(picks), axis=1) for end in (self.low, self.high))
-        bundles, rounds = polish(self.form, self.data, logs[:, picks], spread[:, picks], low, high, self.margin)
-        good = [k for k, b in enumerate(bundles) if self._feasible(b)]
-        if not good:
-            picks = self._distinct(np.argsort(np.where(np.isfinite(worst), worst, np.inf), kind="stable"), spread)
-            options = (self.data, logs[:, picks], spread[:, picks], low, high, self.margin)
-            nearest, more = polish(self.form, *options, weightless=True)
-            inside = [k for k, b in enumerate(nearest) if b.best >= 0 and b.excess[b.best].max() <= 0]
-            if not inside:
-                self._fail(nearest, spread[:, picks])
-            starts = np.stack([b.places[b.best] for b in nearest], axis=1)
-            options = (self.data, starts, spread[:, picks], low, high, self.margin)
-            bundles, last = polish(self.form, *options)
-            rounds += more + last
-            good = [k for k, b in enumerate(bundles) if self._feasible(b)]
-        order = sorted(good, key=lambda k: bundles[k].goals[bundles[k].best])
-        best = order[0]
-        if "workload.batch" not in self.form.variables:
-            return bundles[best], picks[best], rounds, ranks
-        rounded, origin, more = self._round(bundles, [(k, picks[k]) for k in order[: WIDTH // 2]], spread)
-        return rounded, origin, rounds + more, ranks
-
-    def _feasible(self, bundle: Bundle) -> bool:
-        return bundle.best >= 0 and bool(bundle.excess[bundle.best].max() <= 0.0)
-
-    def _distinct(self, ranks: np.ndarray, spread: np.ndarray) -> list[int]:
-        """The best start of each choice of parallel sizes, then others, as many as are polished side by side."""
-        first: dict[tuple[float, ...], int] = {}
-        for start in ranks:
-            first.setdefault(tuple(spread[:, start]), int(start))
-        picks = list(first.values())[:WIDTH]
-        taken = set(picks)
-        return picks + [int(start) for start in ranks if int(start) not in taken][: WIDTH - len(picks)]
-
-    def _round(self, bundles: list[Bundle], best: list[tuple[int, int]], spread: np.ndarray) -> tuple[Bundle, int, int]:
-        """The best with a whole batch: both whole numbers beside the best batch, all else polished anew."""
-        at = self.form.variables.index("workload.batch")
-        tries = []
-        least, most = np.exp(self.low[at]), np.exp(self.high[at])
-        for k, start in best:
-            place = bundles[k].places[bundles[k].best]
-            batch = float(np.exp(place[at]))
-            beside = {np.clip(np.floor(batch + 1e-6), least, most), np.clip(np.ceil(batch - 1e-6), least, most)}
-            tries += [(start, np.where(np.arange(place.size) == at, np.log(n), place)) for n in beside]
-        starts = [start for start, _ in tries]
-        logs = np.stack([place for _, place in tries], axis=1)
-        low, high = (np.repeat(end[:, None], len(tries), axis=1) for end in (self.low, self.high))
-        low[at] = high[at] = logs[at]
-        found, rounds = polish(self.form, self.data, logs, spread[:, starts], low, high, self.margin)
-        good = [k for k, bundle in enumerate(found) if self._feasible(bundle)]
-        if not good:
-            self._fail(found, spread[:, starts])
-        k = min(good, key=lambda k: found[k].goals[found[k].best])
-        return found[k], starts[k], rounds
-
-    def _fail(self, bundles: list[Bundle], spread: np.ndarray) -> None:
+    def _fail(self, bundles: list[Bundle], spread: np.ndarray) -> NoReturn:
         """Raise `Infeasible` with the limits that are missed at the nearest design."""
         known = [(k, b) for k, b in enumerate(bundles) if b.best >= 0]
         if not known:
@@ -342,7 +315,7 @@ class Tuner:
         chosen: np.ndarray,
         bundle: Bundle,
         certified: tuple[float, np.ndarray, np.ndarray],
-        counts: tuple[int, int],
+        counts: tuple[int, int, int, int],
         trace: Any,
         grid: GridBest | None,
     ) -> TuneResult:
@@ -357,8 +330,8 @@ class Tuner:
         cost = jax.tree.map(np.asarray, price(self.form, self.data, as_arrays(platform), 0.0))
         platform = platform.replace(power=cost.power, offload_bw=None, label=Label(f"{self.shown['platform']} tuned"))
         platform = jax.tree.map(np.asarray, platform)
-        spread = Parallelism(*(float(n) for n in chosen))
-        spread = spread.replace(micro_batches=self.data.case.parallelism.micro_batches)
+        sizes = {name: float(n) for name, n in zip(SPREAD, chosen, strict=True)}
+        spread: Any = jax.tree.map(float, self.data.case.parallelism.replace(**sizes))
         workloads = {}
         for k, name in enumerate(self.names):
             one = jax.tree.map(lambda leaf, k=k: np.asarray(leaf)[k, 0], self.data.case.workload)
@@ -368,9 +341,8 @@ class Tuner:
         question = Question("request", self.form.assumptions)
         results = {}
         for name, load in workloads.items():
-            found = compiled(question, quick=True)(
-                Case(self.data.case.model, platform, load, spread, self.data.case.precision)
-            )
+            case = Case(self.data.case.model, platform, load, spread, self.data.case.precision)
+            found = compiled(question, quick=True)(slim(case))
             results[name] = jax.tree.map(np.asarray, found)
             if not bool(found.feasible):
                 raise RuntimeError(f"tune: {name} does not run on the design that was found: {results[name].reason}")
@@ -433,7 +405,7 @@ class Tuner:
         return found
 
     def _certificate(
-        self, value: float, bound: float | None, counts: tuple[int, int], grid: GridBest | None
+        self, value: float, bound: float | None, counts: tuple[int, int, int, int], grid: GridBest | None
     ) -> Certificate:
         best = None if grid is None else float(self._told(grid.goal))
         gap = None if best is None else self.form.goal.sign * (value - best) / abs(best)

@@ -1,7 +1,6 @@
 """What a tuning is given: specs, bounds, limits and weights as arrays, and the parallel sizes that can be."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,11 +16,14 @@ from genz_jax.fields import WHOLE, convert, near
 from genz_jax.inputs import read_case
 from genz_jax.machine.network import too_small
 from genz_jax.specs import LINK_ALIASES, Platform
-from genz_jax.stages import as_arrays
+from genz_jax.stages import as_arrays, replica_devices
 from genz_jax.work.mapping import REASONS, Reason, mapping_reason
 from genz_jax.work.step import Deployment
 
 SLOLike = SLO | Mapping[str, SLO] | Sequence[SLO | None] | str | None
+
+CHOICES = 2**20
+"""Choices of parallel sizes that are looked at, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _find(platform: Platform, name: str) -> tuple[str, str, Any]:
         at = at[int(step)] if isinstance(at, tuple) else getattr(at, step)
     field = next(f for f in dataclasses.fields(at) if f.name == last)
     if field.metadata["rule"].whole:
-        raise ValueError(f"bounds: {name!r} is a whole number; of these tp, ep, pp and batch can be tuned")
+        raise ValueError(f"bounds: {name!r} is a whole number; of these {', '.join(SPREAD)} and batch can be tuned")
     return f"platform.{path}", field.metadata["units"], field.metadata["rule"]
 
 
@@ -159,37 +161,52 @@ def read_weights(names: tuple[str, ...], weights: Any) -> np.ndarray:
 
 
 def choices_of(case: Case, form: Form, variables: tuple[Variable, ...], shown: dict[str, str]) -> np.ndarray:
-    """All parallel sizes within the bounds that the model and the network allow, (3, m).
+    """All parallel sizes within the bounds that the model, the network and the batch allow, (s, m).
+
+    Sizes join the table one by one, and rows that break a rule leave it before the next one does. Only tp and ep join
+    before the first look: 6 key-value heads go over 4 · 3 ranks, but not over 4.
+
+    Args:
+        case: the specs, workloads of shape (w, 1).
+        form: structure of the problem.
+        variables: the variables with their bounds.
+        shown: what to call the parts.
 
     Raises:
-        ValueError: none.
+        ValueError: no choice is left, or more than `CHOICES` are to be tried.
     """
-    given = {v.name: v for v in variables if v.spread}
-    ranges = []
+    given = {v.name: v for v in variables}
+    load = case.workload
+    if "batch" in given:
+        load = load.replace(batch=np.full_like(load.batch, given["batch"].high))
+    model, load, platform, formats = as_arrays((case.model, load, case.platform, case.precision))
+
+    def reasons(sizes: dict[str, np.ndarray]) -> np.ndarray:
+        spread = as_arrays(case.parallelism.replace(**{name: size[None] for name, size in sizes.items()}))
+        deployment = Deployment(spread, formats, form.assumptions)
+        shape = (load.batch.shape[0], sizes["tp"].size)
+        code = np.broadcast_to(mapping_reason(model, deployment, load), shape).max(axis=0)
+        small = too_small(replica_devices(deployment), platform)[0]
+        return np.where(code > 0, code, np.where(small, Reason.network_too_small.value, 0))
+
+    table = {name: np.ones(1) for name in SPREAD}
     for name in SPREAD:
-        if name not in given:
-            ranges.append([float(np.asarray(getattr(case.parallelism, name)))])
+        fixed = getattr(case.parallelism, name)
+        least, most = (given[name].low, given[name].high) if name in given else [float(np.asarray(fixed or 1.0))] * 2
+        sizes = np.arange(round(least), round(most) + 1, dtype=float)
+        rows = table[name].size
+        if rows * sizes.size > CHOICES:
+            asked = ", ".join(n for n in SPREAD if n in given)
+            raise ValueError(
+                f"tune: more than {CHOICES:,} choices of parallel sizes within the bounds of {asked}; narrow them"
+            )
+        table = {other: np.repeat(column, sizes.size) for other, column in table.items()}
+        table[name] = np.tile(sizes, rows)
+        if name == "tp":
             continue
-        low, high = round(given[name].low), round(given[name].high)
-        ranges.append([float(n) for n in range(low, high + 1)])
-    if np.prod([len(r) for r in ranges[:2]]) > 2**20:
-        powers = [[n for n in r if n == 2 ** round(np.log2(n))] if len(r) > 1 else r for r in ranges]
-        ranges = powers
-    table = np.array(list(itertools.product(*ranges[:2])), float).T
-    model = as_arrays(case.model)
-
-    def reasons(tp: np.ndarray, ep: np.ndarray, pp: np.ndarray) -> np.ndarray:
-        spread = as_arrays(case.parallelism.replace(tp=tp, ep=ep, pp=pp))
-        code = mapping_reason(model, Deployment(spread, as_arrays(case.precision), form.assumptions))
-        small = too_small(spread.tp * spread.ep * spread.pp, as_arrays(case.platform))
-        return np.where(np.asarray(code) > 0, code, np.where(small, Reason.network_too_small.value, 0))
-
-    plain = np.broadcast_to(reasons(table[0], table[1], np.full(table.shape[1], ranges[2][0])), table.shape[1:])
-    kept = table[:, plain == 0]
-    all_ = np.array([(*pair, pp) for pair in kept.T for pp in ranges[2]], float).reshape(-1, 3).T
-    if all_.size:
-        all_ = all_[:, np.broadcast_to(reasons(*all_), all_.shape[1:]) == 0]
-    if not all_.size:
-        why = REASONS[Reason(int(plain[plain > 0][0]) if (plain > 0).any() else Reason.network_too_small.value)]
-        raise ValueError(f"tune: no parallel sizes within the bounds that {shown['model']} can have ({why})")
-    return all_
+        code = reasons(table)
+        if not (code == 0).any():
+            why = REASONS[Reason(int(code[0]))]
+            raise ValueError(f"tune: no parallel sizes within the bounds that {shown['model']} can have ({why})")
+        table = {other: column[code == 0] for other, column in table.items()}
+    return np.stack([table[name] for name in SPREAD])

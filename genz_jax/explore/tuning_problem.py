@@ -6,6 +6,7 @@ a geometric program, in which a local optimum of the hardware is the global one.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from genz_jax import units
 from genz_jax.assumptions import Assumptions
 from genz_jax.evaluate import Case, Question, evaluate
+from genz_jax.explore.candidates import SIZES
 from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
 from genz_jax.fields import Number, Spec, near, number
 from genz_jax.machine.cost import CostFunction, CostModel, CostResult, cost_per_million_tokens, device_cost
@@ -23,8 +25,11 @@ from genz_jax.machine.memory import usable_memory
 from genz_jax.results import RequestResult
 from genz_jax.specs import Platform
 
-SPREAD = ("tp", "ep", "pp")
+SPREAD = SIZES
 """Variables that are whole numbers of the parallelism."""
+
+ROUNDING = 1e-6
+"""Share by which a batch may lie below one request per replica: the rounding of its logarithm in float32."""
 
 HUGE = 1e30
 """Capacity in bytes at which everything fits; what is needed is then a limit of its own."""
@@ -188,12 +193,19 @@ class Outcome(eqx.Module):
 
 
 def place(case: Case, paths: tuple[str, ...], logs: Any, spread: Any) -> Case:
-    """The case with the variables' values and the parallel sizes in it."""
+    """The case with the variables' values and the parallel sizes in it; one without context parallelism stays so."""
+    sizes = dict(zip(SPREAD, spread, strict=True))
     new: dict[str, dict[str, Any]] = {"platform": {}, "workload": {}}
     for path, log in zip(paths, logs, strict=True):
         what, _, rest = path.partition(".")
-        new[what][rest] = jnp.exp(log)[None]
-    sizes = dict(zip(SPREAD, spread, strict=True))
+        value = jnp.exp(log)[None]
+        if path == "workload.batch":
+            # At the least batch of some replicas, one request each, the slope has to stay that of the batch.
+            short = (value < sizes["dp"]) & (value > sizes["dp"] * (1.0 - ROUNDING))
+            value = value + jax.lax.stop_gradient(jnp.where(short, sizes["dp"] - value, 0.0))
+        new[what][rest] = value
+    if case.parallelism.cp is None:
+        del sizes["cp"]
     return dataclasses.replace(
         case,
         platform=case.platform.replace(**new["platform"]),
@@ -219,7 +231,7 @@ def measure(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0)
         form: structure of the problem.
         data: its numbers.
         logs: logarithms of each continuous variable; arrays of one rank that broadcast together.
-        spread: tensor, expert and pipeline parallel size, each a single number or an array like `logs` after a 1.
+        spread: parallel sizes in the order of `SPREAD`, each a single number or an array like `logs` after a 1.
         smooth: 0 for the exact model, τ for p-norms with p = 1/τ.
     """
     rank = max((log.ndim for log in logs), default=1)
@@ -234,7 +246,7 @@ def measure(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0)
     roomy = case.platform.replace(mem_capacity=HUGE, offload_bw=None, power=cost.power)
     question = Question("request", form.assumptions.replace(smooth=smooth), form.figures)
     result: Any = evaluate(dataclasses.replace(case, platform=roomy), question)
-    devices = case.parallelism.tp * case.parallelism.ep * case.parallelism.pp
+    devices = math.prod(spread)
 
     def of(value: Any, workload: int | None) -> Any:
         value = jnp.asarray(value)

@@ -72,6 +72,9 @@ class Certificate:
         best_evaluations: evaluations of the model along the way of the best start; with its gradient one counts twice,
             with all derivatives by d variables 1 + d times.
         evaluations: those of all starts together.
+        choices: choices of parallel sizes within the bounds that the model and the network allow.
+        tried: of these, how many had starts of their own. Where that is not all, they are those with the best merit
+            at the same scattered designs for all.
     """
 
     exact: float
@@ -81,6 +84,8 @@ class Certificate:
     gap: float | None
     best_evaluations: int
     evaluations: int
+    choices: int = 1
+    tried: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +165,10 @@ class TuneResult:
         lines = [
             f"evaluations: {found.best_evaluations:,} by the best start, {found.evaluations:,} by all",
         ]
+        if found.tried < found.choices:
+            lines.append(f"parallel sizes: the {found.tried:,} most promising of {found.choices:,} choices tried")
+        elif found.choices > 1:
+            lines.append(f"parallel sizes: all {found.choices:,} choices tried")
         if found.lower_bound is not None:
             lines.append(f"bound for these parallel sizes, if convex: {units.show(found.lower_bound, self.unit, 6)}")
         if found.gap is not None and found.grid is not None:
@@ -179,7 +188,7 @@ def trace_dataset(
         goal: what is made best.
         objective: its value, (steps, n).
         excess: logarithm of the largest excess over a limit, (steps, n).
-        spread: parallel sizes of the starts, (3, n).
+        spread: parallel sizes of the starts, (s, n).
         smooth: smoothing of the maxima at every step.
         title: what was tuned.
     """

@@ -29,6 +29,16 @@ _RATES = (0.06, 0.0006)
 """Step sizes of Adam at the start and the end, as shares of the box."""
 
 
+DESIGNS = 256
+"""Designs at which choices of parallel sizes are compared where there are more of them than starts."""
+
+_JUDGED = 2**13
+"""Points of a block of that comparison."""
+
+BROKEN = 10.0
+"""Weight of the largest excess where starts are compared: several times what a percent of a limit is worth."""
+
+
 def shares(steps: int) -> list[int]:
     """Steps of each stage of smoothing."""
     each = [steps // len(STAGES)] * len(STAGES)
@@ -79,7 +89,7 @@ def descend(
         total: steps of all stages, over which the step size falls.
         state: where the starts are.
         data: numbers of the problem.
-        box: logarithms of the bounds, each (d, 1).
+        box: logarithms of the bounds, each (d, n).
         spread: parallel sizes of the starts.
 
     Returns:
@@ -106,6 +116,38 @@ def descend(
     return state, goals, excess
 
 
+@functools.partial(jax.jit, static_argnames="form")
+def _merits(form: Form, data: Data, logs: Any, spread: Any) -> Any:
+    found = outcome(form, data, logs, spread)
+    merit = found.goal + BROKEN * jnp.maximum(jnp.max(found.excess, axis=0), 0.0)
+    return jnp.where(jnp.isfinite(merit), merit, jnp.inf)
+
+
+def judge(form: Form, data: Data, unit: np.ndarray, box: Any, choices: np.ndarray) -> np.ndarray:
+    """What each choice of parallel sizes promises: the least merit of the exact model at the same designs for all.
+
+    Args:
+        form: structure of the problem.
+        data: its numbers.
+        unit: the designs in the unit box, (d, k).
+        box: logarithms of the bounds of each choice, each (d, m).
+        choices: the choices, (s, m).
+
+    Returns:
+        Goal and weighted excess, (m,); ∞ where no design has finite figures.
+    """
+    count, designs = choices.shape[1], unit.shape[1]
+    each = max(_JUDGED // designs, 1)
+    merits = []
+    for start in range(0, count, each):
+        rows = np.minimum(np.arange(start, start + each), count - 1)
+        low, high = (end[:, rows, None] for end in box)
+        logs = (low + unit[:, None, :] * (high - low)).reshape(unit.shape[0], -1)
+        sizes = tuple(jnp.asarray(np.repeat(row[rows], designs))[None] for row in choices)
+        merits.append(np.asarray(_merits(form, data, jnp.asarray(logs), sizes)).reshape(each, designs).min(axis=1))
+    return np.concatenate(merits)[:count]
+
+
 @functools.partial(jax.jit, static_argnames="form", compiler_options={"xla_backend_optimization_level": 0})
 def _slopes(form: Form, data: Data, logs: Any, spread: Any) -> tuple[Outcome, Outcome]:
     return slopes(form, data, logs, spread)
@@ -118,7 +160,7 @@ def exact(form: Form, data: Data, logs: np.ndarray, spread: np.ndarray) -> tuple
         form: structure of the problem.
         data: its numbers.
         logs: the points, (d, k).
-        spread: their parallel sizes, (3, k).
+        spread: their parallel sizes, (s, k).
     """
     count = logs.shape[1]
     fill = np.minimum(np.arange(max(count, WIDTH)), count - 1)  # one width, so that it compiles once
@@ -138,6 +180,10 @@ _EXCESS_WEIGHT = 100.0
 
 _ENOUGH = 1e-7
 """Predicted gain of a step, in logarithms, at which the polish ends."""
+
+
+_WORSE = 1e-3
+"""By how much a point is worse than the best of another bundle where it is asked whether it can still be reached."""
 
 
 class Bundle:
@@ -160,6 +206,12 @@ class Bundle:
         self.predicted = np.inf
         self.done = False
         self.convex = True
+        self.floor: float | None = None
+
+    @property
+    def feasible(self) -> bool:
+        """True where the best point keeps all limits."""
+        return self.best >= 0 and bool(self.excess[self.best].max() <= 0.0)
 
     def merit(self, i: int) -> float:
         """Goal and weighted excess of a visited point; excess alone where only that counts."""
@@ -238,6 +290,14 @@ class Bundle:
             return centre
         return np.clip(found.x[: self.low.size], self.low, self.high)
 
+    def rule_out(self, rival: float) -> None:
+        """End here, with the lower bound as `floor`, where the planes say that the optimum is worse than a rival's."""
+        if self.done or not self.convex or self.weightless or self.merit(self.best) < rival + _WORSE:
+            return
+        found, _ = self.solve(trust=False)
+        if found.success and self.convex and found.fun > rival + _ENOUGH:
+            self.floor, self.done = float(found.fun), True
+
     def certificate(self, limits: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Lower bound of the merit, and the multipliers of the limits and of the box (below 0 at the upper end)."""
         found, owners = self.solve(trust=False)
@@ -262,13 +322,13 @@ def polish(
     most: int = 60,
     weightless: bool = False,
 ) -> tuple[list[Bundle], int]:
-    """Improve points by cutting planes on the exact model, each by its own bundle.
+    """Improve points by cutting planes on the exact model, each by its own bundle, until it cannot be the best.
 
     Args:
         form: structure of the problem.
         data: its numbers.
         logs: the points, (d, k).
-        spread: their parallel sizes, (3, k).
+        spread: their parallel sizes, (s, k).
         low: logarithms of the lower bounds of each, (d, k).
         high: logarithms of the upper bounds.
         margin: by how much limits must be kept, in logarithms, for rounding.
@@ -295,6 +355,10 @@ def polish(
                 )
         if all(bundle.best < 0 for bundle in bundles):
             break
+        rival = min((bundle.goals[bundle.best] for bundle in bundles if bundle.feasible), default=np.inf)
+        for bundle in bundles:
+            if bundle.best >= 0:
+                bundle.rule_out(rival)
         at = np.stack([b.propose() if b.best >= 0 else at[:, k] for k, b in enumerate(bundles)], axis=1)
         if all(bundle.done or bundle.best < 0 for bundle in bundles):
             break
