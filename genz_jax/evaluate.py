@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -140,6 +141,12 @@ def slim(case: Case) -> Case:
     if cp is None or isinstance(cp, Axis | Tracer) or np.any(np.asarray(cp) != 1):
         return case
     return dataclasses.replace(case, parallelism=case.parallelism.replace(cp=None))
+
+
+@functools.cache
+def function_of(question: Question) -> Callable[[Case], Result]:
+    """`evaluate` for one question, the same object whenever the question is the same."""
+    return lambda case: evaluate(case, question)
 
 
 @functools.cache

@@ -16,16 +16,13 @@ import numpy as np
 from genz_jax.evaluate import Case, Question
 from genz_jax.explore.blocks import Block, Blocks, Dims
 from genz_jax.explore.pareto import front_mask
-from genz_jax.explore.places import at_places, rank_coordinate
-from genz_jax.explore.points import Points
-from genz_jax.explore.reductions import Objective, name_of
+from genz_jax.explore.places import at_places, numbers
+from genz_jax.explore.points import Ranked, Seen
+from genz_jax.explore.reductions import name_of
 from genz_jax.labels import Grid, plain_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
-
-Ranked = tuple[tuple[Objective, float], ...]
-"""Objectives, each with the sign that makes less of it better."""
 
 Metas = tuple[dict[str, Any], ...]
 """Unit and description of each objective."""
@@ -60,8 +57,15 @@ class Accumulator:
         self.floats: Any = jnp.result_type(float)
 
     @staticmethod
-    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
-        """In the compiled function: the carry with a block, and what the host shall see of it."""
+    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
+        """In the compiled function: the carry with a block, and what the host shall see of it.
+
+        Args:
+            values: the objectives at every point, less is better, ∞ where a point does not count.
+            carry: what is kept.
+            aid: what it is compared with.
+            seen: the points.
+        """
         raise NotImplementedError
 
     def group(self, block: Block) -> tuple[int, ...]:
@@ -90,11 +94,35 @@ class Accumulator:
         shape = tuple(self.blocks.shape.values())
         return jnp.full(shape, value, dtype, device=self.blocks.sharding)
 
-    def told(self, values: np.ndarray, dims: Dims) -> dict[str, tuple[np.ndarray, Dims, dict[str, Any]]]:
-        """Values of the objectives, which are last, as variables; NaN where there is no point."""
+    def told(self, values: np.ndarray, dims: Dims) -> dict[str, Any]:
+        """Arrays, dimensions and metadata of the objectives, which are last; NaN where there is no point."""
         values = np.where(np.isfinite(values), values, np.nan)
         together = zip(self.ranked, self.metas, strict=True)
-        return {name_of(one): (sign * values[..., i], dims, meta) for i, ((one, sign), meta) in enumerate(together)}
+        return {
+            name_of(one): (np.asarray(sign * values[..., i]), dims, meta)
+            for i, ((one, sign), meta) in enumerate(together)
+        }
+
+    def row(
+        self,
+        dim: str,
+        long_name: str,
+        values: np.ndarray,
+        places: np.ndarray,
+        case: Case,
+        grid: Grid,
+        names: dict[str, str],
+        question: Question,
+    ) -> "xr.Dataset":
+        """Points along a new dimension, of which there may be none."""
+        count = max(len(values), 1)
+        if not len(values):
+            values, places = np.full((1, values.shape[1]), np.inf), np.zeros((1, places.shape[1]), int)
+        at = dict(zip(self.blocks.order, places.T, strict=True))
+        found, ranked = np.asarray(np.isfinite(values).all(axis=1)), self.told(values, (dim,))
+        dims = {dim: numbers(dim, count, long_name)}
+        dataset = at_places(case, grid, names, question, at, found, dims, ranked)
+        return dataset.isel({dim: slice(int(found.sum()))})
 
     def kept_shape(self) -> tuple[int, ...]:
         """Lengths of the dimensions that are kept, from slow to fast."""
@@ -123,11 +151,11 @@ class BestPoint(Accumulator):
         self.places = {dim: np.zeros(self.kept_shape(), np.int32) for dim in self.over}
 
     @staticmethod
-    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
+    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
         least, number = carry
-        value = points.ranked(*ranked[0])
+        (value,) = values
         better = value < least
-        return (jnp.where(better, value, least), jnp.where(better, points.number, number)), None
+        return (jnp.where(better, value, least), jnp.where(better, seen.number, number)), None
 
     def start(self) -> Any:
         return self.full(jnp.inf, self.floats), self.full(0, jnp.int32)
@@ -152,7 +180,8 @@ class BestPoint(Accumulator):
     def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
         dims = dict.fromkeys(self.kept)
         ranked = self.told(self.values[..., None], self.kept)
-        return at_places(case, grid, names, question, self.places, np.isfinite(self.values), dims, ranked)
+        found = np.asarray(np.isfinite(self.values))
+        return at_places(case, grid, names, question, self.places, found, dims, ranked)
 
 
 class BestPoints(Accumulator):
@@ -165,8 +194,8 @@ class BestPoints(Accumulator):
         self.places = np.empty((0, len(blocks.order)), np.int64)
 
     @staticmethod
-    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
-        return None, points.ranked(*ranked[0])
+    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
+        return None, values[0]
 
     def look(self, block: Block, out: Any) -> None:
         values = np.asarray(out)[block.inside(self.blocks.order)]
@@ -184,10 +213,9 @@ class BestPoints(Accumulator):
         self.values, self.places = values[best], places[best]
 
     def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
-        places = dict(zip(self.blocks.order, self.places.T, strict=True))
-        dims = rank_coordinate(len(self.values), "rank", "place by the objective")
-        ranked = self.told(self.values[:, None], ("rank",))
-        return at_places(case, grid, names, question, places, np.isfinite(self.values), dims, ranked)
+        return self.row(
+            "rank", "place by the objective", self.values[:, None], self.places, case, grid, names, question
+        )
 
 
 class Front(Accumulator):
@@ -201,9 +229,8 @@ class Front(Accumulator):
         self.aid = np.full((BEATERS.get(len(ranked), MANY_BEATERS), len(ranked)), np.inf, self.floats)
 
     @staticmethod
-    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
-        values = [points.ranked(*one) for one in ranked]
-        left = points.good
+    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
+        left = seen.good
         for row in range(aid.shape[0]):
             beaten: Any = True
             for column, value in enumerate(values):
@@ -211,7 +238,7 @@ class Front(Accumulator):
             left = left & ~beaten
         for value in values:
             left = left & (value < jnp.inf)
-        return None, (jnp.broadcast_to(left, points.shape), tuple(values))
+        return None, (jnp.broadcast_to(left, seen.shape), tuple(values))
 
     def sample(self, places: list[np.ndarray], out: Any) -> None:
         # Good points at once: a grid starts in a corner, where each block would beat all before it.
@@ -253,10 +280,8 @@ class Front(Accumulator):
         if self.waiting:
             self._merge()
         order = np.lexsort(self.values.T[::-1])
-        places = dict(zip(self.blocks.order, self.places[order].T, strict=True))
-        dims = rank_coordinate(len(order), "point", "place along the front")
-        ranked = self.told(self.values[order], ("point",))
-        return at_places(case, grid, names, question, places, np.ones(len(order), bool), dims, ranked)
+        values, places = self.values[order], self.places[order]
+        return self.row("point", "place along the front", values, places, case, grid, names, question)
 
 
 def distinct_front(values: np.ndarray) -> np.ndarray:
@@ -286,9 +311,9 @@ class Share(Accumulator):
         self.seen = np.zeros(self.kept_shape(), np.int64)
 
     @staticmethod
-    def update(ranked: Ranked, carry: Any, aid: Any, points: Points) -> tuple[Any, Any]:
-        good = points.good if points.inside is None else points.good & points.inside
-        return carry + jnp.broadcast_to(good, points.shape).astype(jnp.int32), None
+    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
+        good = seen.good if seen.inside is None else seen.good & seen.inside
+        return carry + jnp.broadcast_to(good, seen.shape).astype(jnp.int32), None
 
     def start(self) -> Any:
         return self.full(0, jnp.int32)

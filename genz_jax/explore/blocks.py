@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from genz_jax import labels
 from genz_jax.evaluate import Case, slim
+from genz_jax.explore.factored import program_of, region_of
 from genz_jax.results import Result
 
 BLOCK = 2**19
@@ -27,6 +28,12 @@ WORK_BLOCK = 2**12
 
 SHARDED = 2**16
 """Points of a block from which it is spread over all local devices; fewer are done sooner by one."""
+
+FACTORED = 2**16
+"""Points of a grid from which a function is split into terms and what joins them."""
+
+HELD = 2**24
+"""Numbers that the terms of a region may have."""
 
 Dims = tuple[str, ...]
 
@@ -66,12 +73,10 @@ def block_shape(
 def _cut(shape: dict[str, int], dims: list[str], limit: int, least: int) -> None:
     """Shorten dimensions, slow ones first, until their product is at most `limit`."""
     for dim in dims:
-        excess = math.ceil(math.prod(shape[d] for d in dims) / limit)
-        if excess <= 1:
-            return
+        others = math.prod(shape[d] for d in dims if d != dim)
+        longest = max(limit // others, least)
         # Blocks of equal length waste least on the last one.
-        parts = min(excess, max(shape[dim] + 1 - least, 1))
-        shape[dim] = math.ceil(shape[dim] / parts)
+        shape[dim] = math.ceil(shape[dim] / math.ceil(shape[dim] / longest)) if shape[dim] > longest else shape[dim]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,19 +112,70 @@ class Blocks(Collection[Block]):
         sharding: how an array with all dimensions of a block is spread over the devices; None for one device.
     """
 
-    def __init__(self, arrays: Any, sizes: Mapping[str, int], order: Dims, shape: Mapping[str, int]):
+    def __init__(
+        self,
+        arrays: Any,
+        sizes: Mapping[str, int],
+        order: Dims,
+        shape: Mapping[str, int],
+        terms: Callable[[Any], Any] | None = None,
+        region: Sequence[int] | None = None,
+    ):
+        """Cut arrays into blocks.
+
+        Args:
+            arrays: a tree of arrays of one rank, or single numbers.
+            sizes: lengths of the grid, by dimension.
+            order: dimensions from slow to fast.
+            shape: lengths of a block, by dimension.
+            terms: what blocks are cut from instead: a function of the arrays of a region, of the same rank.
+            region: lengths of a region, multiples of a block's.
+        """
         self.order, self.sizes = order, {dim: sizes[dim] for dim in order}
         self.shape = {dim: shape[dim] for dim in order}
         self._along, self.sharding = _spread(self.shape)
-        self.counts = tuple(math.ceil(self.sizes[dim] / self.shape[dim]) for dim in order)
-        self.arrays = jax.tree.map(self._padded, arrays)
+        lengths = self.shape.values()
+        self.counts = tuple(math.ceil(n / b) for n, b in zip(self.sizes.values(), lengths, strict=True))
+        # Sharding may have lengthened the block.
+        own = tuple(count * b for count, b in zip(self.counts, lengths, strict=True))
+        self._region = (
+            own if region is None else tuple(math.ceil(r / b) * b for r, b in zip(region, lengths, strict=True))
+        )
+        self._terms, self._padded = terms, jax.tree.map(self._pad, arrays)
+        self._read = functools.lru_cache(maxsize=4)(self._read_region)
+        self._last: dict[int, tuple[Any, Any]] = {}
 
-    def _padded(self, leaf: Any) -> Any:
+    def _pad(self, leaf: Any) -> Any:
         if not self.order or np.ndim(leaf) != len(self.order):
             return leaf
-        filled = [count * self.shape[dim] for dim, count in zip(self.order, self.counts, strict=True)]
+        filled = [math.ceil(n / r) * r for n, r in zip(self.sizes.values(), self._region, strict=True)]
         missing = [(0, full - n if n > 1 else 0) for full, n in zip(filled, leaf.shape, strict=True)]
         return np.pad(leaf, missing, mode="edge") if any(more for _, more in missing) else np.asarray(leaf)
+
+    def _read_region(self, place: tuple[int, ...]) -> "_Region":
+        arrays = self._padded
+        if self._terms is not None:
+            arrays = self._terms(
+                _at(arrays, [slice(i * n, (i + 1) * n) for i, n in zip(place, self._region, strict=True)])
+            )
+        leaves, structure = jax.tree.flatten(arrays)
+        fixed, moving = [], []
+        for i, leaf in enumerate(leaves):
+            rank = np.ndim(leaf) == len(self.order)
+            lengths = tuple(self.shape.values())
+            cut = tuple(k for k, n in enumerate(np.shape(leaf)) if n > max(lengths[k], 1)) if rank else ()
+            fixed.append(None if cut else self._placed(leaf))
+            if cut:
+                moving.append((i, np.asarray(leaf), cut))
+        return _Region(place, structure, fixed, moving)
+
+    def _placed(self, leaf: Any) -> Any:
+        leaf = np.asarray(leaf)
+        leaf = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
+        spread = self.sharding is not None and leaf.ndim == len(self.order) and leaf.shape[self._along] > 1
+        return (
+            jax.device_put(leaf, self.sharding) if spread else jax.device_put(leaf) if self.sharding is None else leaf
+        )
 
     def __len__(self) -> int:
         return math.prod(self.counts)
@@ -142,27 +198,30 @@ class Blocks(Collection[Block]):
 
     def part(self, block: Block) -> Any:
         """The arrays of a block, on the devices that compute it."""
-        starts = [i * self.shape[dim] for dim, i in zip(self.order, block.corner, strict=True)]
-        return self._at([slice(start, start + self.shape[dim]) for dim, start in zip(self.order, starts, strict=True)])
+        starts = [i * n for i, n in zip(block.corner, self.shape.values(), strict=True)]
+        region = self._read(tuple(start // n for start, n in zip(starts, self._region, strict=True)))
+        leaves = list(region.fixed)
+        lengths = tuple(self.shape.values())
+        for i, array, cut in region.moving:
+            key = (region.place, *(starts[k] for k in cut))
+            # What does not move between two blocks stays on the devices.
+            known, value = self._last.get(i, (None, None))
+            if known != key:
+                place: list[slice] = [slice(None)] * array.ndim
+                for k in cut:
+                    first = starts[k] - region.place[k] * self._region[k]
+                    place[k] = slice(first, first + lengths[k])
+                part = array[tuple(place)]
+                value = part if self.sharding is None else self._placed(part)
+                self._last[i] = (key, value)
+            leaves[i] = value
+        return jax.tree.unflatten(region.structure, leaves)
 
     def sample(self) -> tuple[list[np.ndarray], Any]:
         """Places along each dimension, evenly from end to end, as many as a block has, and the arrays there."""
         places = [np.linspace(0, self.sizes[dim] - 1, self.shape[dim]).round().astype(int) for dim in self.order]
-        return places, self._at(places)
-
-    def _at(self, places: Sequence[slice | np.ndarray]) -> Any:
-        def cut(leaf: Any) -> Any:
-            if not self.order or np.ndim(leaf) != len(self.order):
-                return leaf
-            part = leaf
-            for axis, place in enumerate(places):
-                if leaf.shape[axis] > 1:
-                    part = part[(slice(None),) * axis + (place,)]
-            if self.sharding is None or part.shape[self._along] == 1:
-                return part
-            return jax.device_put(part.astype(jax.dtypes.canonicalize_dtype(part.dtype)), self.sharding)
-
-        return jax.tree.map(cut, self.arrays)
+        arrays = _at(self._padded, places)
+        return places, jax.tree.map(self._placed, arrays if self._terms is None else self._terms(arrays))
 
     def run(self, function: Callable[[Any], Any], chosen: Collection[Block], progress: bool) -> Iterator[Any]:
         """Blocks, each with the function's result, one of which is computed while another is used.
@@ -180,7 +239,31 @@ class Blocks(Collection[Block]):
         yield from waiting
 
 
-def progress_bar(blocks: Collection[Block], progress: bool) -> Iterable[Block]:
+@dataclasses.dataclass(frozen=True)
+class _Region:
+    """The arrays of a region: those that all of its blocks share, and those that each has a part of."""
+
+    place: tuple[int, ...]
+    structure: Any
+    fixed: list[Any]
+    moving: list[tuple[int, np.ndarray, tuple[int, ...]]]
+
+
+def _at(arrays: Any, places: Sequence[slice | np.ndarray]) -> Any:
+    """The arrays at places along each dimension that they have."""
+
+    def cut(leaf: Any) -> Any:
+        if np.ndim(leaf) != len(places):
+            return leaf
+        for axis, place in enumerate(places):
+            if leaf.shape[axis] > 1:
+                leaf = leaf[(slice(None),) * axis + (place,)]
+        return leaf
+
+    return jax.tree.map(cut, arrays)
+
+
+def progress_bar(blocks: Collection[Block], progress: bool) -> tqdm:
     """Blocks, with a progress bar when they take more than two seconds, unless told not to."""
     return tqdm(blocks, total=len(blocks), unit="block", delay=2, leave=False, disable=not progress)
 
@@ -211,19 +294,66 @@ def cut(case: Case, sizes: Mapping[str, int], order: Dims, points: int | None = 
     return Blocks(labels.to_arrays(slim(case), order), sizes, order, block_shape(sizes, order, work_dims(case), points))
 
 
-def outputs_of(function: Callable[[Any], Any], case: Case, blocks: Blocks) -> tuple[list[Any], Any, dict[int, Dims]]:
-    """What a function makes of a case.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a function of a case is computed.
 
-    Returns:
-        Shapes and types of its leaves for a block, their tree, and the dimensions that each depends on.
+    Attributes:
+        blocks: the grid, or the terms of the function on it.
+        function: from what a block has to the function's result, for compiled functions.
+        compiled: the same, compiled.
+        shapes: the results' shapes, which show what they depend on, and types, as a tree.
     """
-    order = blocks.order
+
+    blocks: Blocks
+    function: Callable[[Any], Any]
+    compiled: Callable[[Any], Any]
+    shapes: Any
+
+    @property
+    def dims(self) -> dict[int, Dims]:
+        """The dimensions that each leaf of the result depends on."""
+        return {i: _depends(leaf, self.blocks.order) for i, leaf in enumerate(jax.tree.leaves(self.shapes))}
+
+
+def plan(
+    function: Callable[[Any], Any],
+    compiled: Callable[[Any], Any],
+    case: Case,
+    sizes: Mapping[str, int],
+    order: Dims,
+    shape: Mapping[str, int] | None = None,
+) -> Plan:
+    """Plan a function of a case, element by element: on many points from terms, on few as it is.
+
+    Args:
+        function: from a case of arrays to a tree of arrays; the same object for the same function.
+        compiled: the function, compiled.
+        case: the case, with axes.
+        sizes: lengths of its dimensions.
+        order: dimensions from slow to fast.
+        shape: lengths of a block, by dimension; by default of `BLOCK` points.
+    """
+    shape = block_shape(sizes, order, work_dims(case)) if shape is None else shape
+    arrays = labels.to_arrays(slim(case), order)
+    if math.prod(sizes.values()) >= FACTORED:
+        leaves, structure = jax.tree.flatten(arrays)
+        axes = tuple(tuple(2 if n > 1 else 1 for n in np.shape(leaf)) for leaf in leaves)
+        program = program_of(function, structure, axes, str(jax.numpy.result_type(float)))
+        if program is not None:
+            lengths = [shape[dim] for dim in order]
+            split, region = region_of(program, [sizes[dim] for dim in order], lengths, HELD)
+            blocks = Blocks(arrays, sizes, order, shape, split.terms, region)
+            return Plan(blocks, split.join, split.joined, program.shapes)
+    blocks = Blocks(arrays, sizes, order, shape)
+    return Plan(blocks, function, compiled, shapes_of(compiled, case, blocks))
+
+
+def shapes_of(function: Callable[[Any], Any], case: Case, blocks: Blocks) -> Any:
+    """Shapes and types of what a function makes of a case; shapes show what it depends on."""
     # An output's shape shows what it depends on unless an axis has length 1.
     alone = 1 in blocks.shape.values()
-    leaves, structure = jax.tree.flatten(
-        jax.eval_shape(function, labels.probe(slim(case), order) if alone else blocks.part(blocks[0]))
-    )
-    return leaves, structure, {i: _depends(leaf, order) for i, leaf in enumerate(leaves)}
+    return jax.eval_shape(function, labels.probe(slim(case), blocks.order) if alone else blocks.part(blocks[0]))
 
 
 def _depends(leaf: Any, order: Dims) -> Dims:
@@ -259,30 +389,29 @@ def walk(
         MemoryError: the arrays would not fit.
     """
     blocks = cut(case, sizes, order, points)
-    leaves, structure, dims = outputs_of(function, case, blocks)
-    return jax.tree.unflatten(structure, gather(function, blocks, leaves, dims, progress)), dims
+    return gather(Plan(blocks, function, function, shapes_of(function, case, blocks)), progress)
 
 
-def gather(
-    function: Callable[[Any], Any], blocks: Blocks, leaves: list[Any], dims: dict[int, Dims], progress: bool
-) -> list[np.ndarray]:
-    """The leaves of a function's result over the whole grid.
+def gather(planned: Plan, progress: bool) -> tuple[Any, dict[int, Dims]]:
+    """The results over the whole grid.
 
     Args:
-        function: from the arrays of a block to a tree of arrays.
-        blocks: the grid.
-        leaves: their types.
-        dims: the dimensions that each depends on.
+        planned: the function and the grid.
         progress: show a progress bar when it takes long.
 
+    Returns:
+        As for `walk`.
+
     Raises:
-        MemoryError: they would not fit.
+        MemoryError: the arrays would not fit.
     """
+    blocks, dims = planned.blocks, planned.dims
+    leaves, structure = jax.tree.flatten(planned.shapes)
     order, sizes = blocks.order, blocks.sizes
     full = [tuple(sizes[dim] if dim in dims[i] else 1 for dim in order) for i in range(len(leaves))]
     _check_memory(leaves, full, sizes)
     outputs = [np.empty(shape, leaf.dtype) for shape, leaf in zip(full, leaves, strict=True)]
-    for block, result in blocks.run(function, blocks, progress):
+    for block, result in blocks.run(planned.compiled, blocks, progress):
         inside = block.inside(order)
         for i, (output, leaf) in enumerate(zip(outputs, jax.tree.leaves(result), strict=True)):
             if any(at for at, dim in zip(block.corner, order, strict=True) if dim not in dims[i]):
@@ -291,7 +420,7 @@ def gather(
             own = tuple(part if dim in dims[i] else slice(None) for part, dim in zip(inside, order, strict=True))
             value = np.asarray(leaf)
             output[at] = value[own] if value.ndim == len(order) else value
-    return outputs
+    return jax.tree.unflatten(structure, outputs), dims
 
 
 def available_memory() -> float:

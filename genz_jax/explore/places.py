@@ -28,7 +28,7 @@ def at_places(
     places: Mapping[str, np.ndarray],
     found: np.ndarray,
     dims: Mapping[str, Coordinate | None],
-    ranked: Mapping[str, tuple[np.ndarray, tuple[str, ...], dict[str, Any]]],
+    ranked: Mapping[str, Any],
 ) -> "xr.Dataset":
     """Evaluate one point for each place of some dimensions.
 
@@ -89,6 +89,6 @@ def _known(values: np.ndarray, found: np.ndarray) -> np.ndarray:
     return np.where(found, values, np.nan if values.dtype.kind in "fiu" else "")
 
 
-def rank_coordinate(count: int, name: str, long_name: str) -> dict[str, Coordinate | None]:
-    """A new dimension of numbers from 1."""
-    return {name: Coordinate((name,), np.arange(1, count + 1), {"units": ONE, "long_name": long_name})}
+def numbers(dim: str, count: int, long_name: str) -> Coordinate:
+    """Labels from 1 along a new dimension."""
+    return Coordinate((dim,), np.arange(1, count + 1), {"units": ONE, "long_name": long_name})

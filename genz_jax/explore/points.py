@@ -1,6 +1,7 @@
 """Points: what reductions see of the points of a block, inside the compiled function."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,33 +12,54 @@ import jax.numpy as jnp
 from genz_jax.evaluate import Case, Question, evaluate
 from genz_jax.explore.reductions import Objective, value_of
 from genz_jax.explore.targets import Service
-from genz_jax.specs import Platform
+
+Ranked = tuple[tuple[Objective, float], ...]
+"""Objectives, each with the sign that makes less of it better."""
 
 
-class Points(eqx.Module):
-    """The points of a block.
+class Judged(eqx.Module):
+    """Points of a grid, each array on the axes that it depends on.
 
     Attributes:
-        result: all figures of the stage.
-        platform: the platforms.
+        good: True where a point runs and meets the service level objective.
+        values: objectives times their signs, so that less is better; ∞ where a point is not good.
+    """
+
+    good: Any
+    values: tuple[Any, ...]
+
+
+class Seen(eqx.Module):
+    """A block of points.
+
+    Attributes:
         good: True where a point runs and meets the service level objective.
         inside: True where a point lies in the grid; None where all do.
         number: the block's number.
         shape: lengths of the block.
     """
 
-    result: Any
-    platform: Platform
     good: jax.Array
     inside: jax.Array | None
     number: jax.Array
     shape: tuple[int, ...] = eqx.field(static=True)
 
-    def ranked(self, objective: Objective, sign: float) -> jax.Array:
-        """The value at every point times the sign, so that less is better; ∞ where a point does not count."""
-        value = jnp.asarray(value_of(objective, self.result, self.platform), jnp.result_type(float)) * sign
-        value = jnp.where(self.good & ~jnp.isnan(value), value, jnp.inf)
-        return jnp.broadcast_to(value, self.shape)
+
+@functools.cache
+def judge(question: Question, ranked: Ranked) -> Callable[[Service], Judged]:
+    """The function from a service to its judged points; the same object for the same question and objectives."""
+    figures = figures_of(question)
+
+    def judged(service: Service) -> Judged:
+        result = figures(service)
+        good = jnp.asarray(result.feasible if service.slo is None else service.slo.met(result))
+        values = []
+        for objective, sign in ranked:
+            value = jnp.asarray(value_of(objective, result, service.platform), jnp.result_type(float)) * sign
+            values.append(jnp.where(good & ~jnp.isnan(value), value, jnp.inf))
+        return Judged(good, tuple(values))
+
+    return judged
 
 
 def figures_of(question: Question) -> Callable[[Service], Any]:
@@ -51,10 +73,9 @@ def case_of(service: Service) -> Case:
     return Case(*(getattr(service, field.name) for field in dataclasses.fields(Case)))
 
 
-def points_of(
-    question: Question, service: Service, number: jax.Array, shape: tuple[int, ...], inside: jax.Array | None = None
-) -> Points:
-    """The points of a block, of a service of arrays."""
-    result = figures_of(question)(service)
-    good = result.feasible if service.slo is None else service.slo.met(result)
-    return Points(result, service.platform, good, inside, number, shape)
+@functools.cache
+def described(question: Question, structure: Any) -> Any:
+    """The figures of a stage for one point of services of a structure, as shapes."""
+    dtype = jnp.result_type(float)
+    one = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct((), dtype)] * structure.num_leaves)
+    return jax.eval_shape(figures_of(question), one)

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from genz_jax import labels
-from genz_jax.evaluate import Question, slim
-from genz_jax.explore.blocks import BLOCK, Block, Blocks, Dims, axis_order, block_shape, work_dims
+from genz_jax.evaluate import Question
+from genz_jax.explore.blocks import BLOCK, Block, Dims, Plan, axis_order, block_shape, plan, work_dims
 from genz_jax.explore.interrupts import Wish
-from genz_jax.explore.points import points_of
+from genz_jax.explore.points import judge
 from genz_jax.explore.reductions import Objective
 from genz_jax.explore.targets import Service
 
@@ -29,12 +29,12 @@ BITS = 16
 
 
 @functools.cache
-def values_of(question: Question, objective: Objective) -> Any:
-    """The function from a block's service to the objective at all of its points, ∞ where it does not count."""
+def _values(function: Any) -> Any:
+    """The function from a block to the objective at all of its points, compiled once per structure and shapes."""
 
     @functools.partial(jax.jit, static_argnums=1)
-    def values(service: Service, shape: tuple[int, ...]) -> jax.Array:
-        return points_of(question, service, jnp.int32(0), shape).ranked(objective, 1.0)
+    def values(part: Any, shape: tuple[int, ...]) -> jax.Array:
+        return jnp.broadcast_to(function(part).values[0], shape)
 
     return values
 
@@ -54,8 +54,7 @@ class Ranking:
         self.order = axis_order(service, self.sizes)
         self.kept = tuple(dim for dim in self.order if dim not in over)
         self.over = tuple(dim for dim in self.order if dim in over)
-        self.function, self.q = values_of(question, objective), q
-        self.arrays, self.work = labels.to_arrays(slim(service), self.order), work_dims(service)
+        self.function, self.q, self.service = judge(question, ((objective, 1.0),)), q, service
         shape = tuple(self.sizes[dim] for dim in self.kept)
         self.values, self.counts = np.full((*shape, len(q)), np.nan), np.zeros(shape, np.int64)
         self.seen = 0
@@ -68,12 +67,12 @@ class Ranking:
         else:
             self._select(progress, wish)
 
-    def _blocks(self, shape: dict[str, int]) -> Blocks:
-        return Blocks(self.arrays, self.sizes, self.order, shape)
+    def _plan(self, shape: dict[str, int]) -> Plan:
+        return plan(self.function, jax.jit(self.function), self.service, self.sizes, self.order, shape)
 
-    def _each(self, blocks: Blocks, chosen: list[Block], progress: bool, wish: Wish) -> Iterator[tuple[Block, Any]]:
-        shape = tuple(blocks.shape.values())
-        for block, out in blocks.run(lambda part: self.function(part, shape), chosen, progress):
+    def _each(self, planned: Plan, chosen: list[Block], progress: bool, wish: Wish) -> Iterator[tuple[Block, Any]]:
+        shape, function = tuple(planned.blocks.shape.values()), _values(planned.function)
+        for block, out in planned.blocks.run(lambda part: function(part, shape), chosen, progress):
             yield block, np.asarray(out)[block.inside(self.order)]
             if wish.stop:
                 return
@@ -82,8 +81,8 @@ class Ranking:
         """Blocks that hold all points of some places."""
         sizes = {dim: self.sizes[dim] for dim in self.kept}
         shape = block_shape(sizes, self.kept, set(), places, least=1) | {dim: self.sizes[dim] for dim in self.over}
-        blocks, axes = self._blocks(shape), [self.order.index(dim) for dim in self.kept]
-        for block, value in self._each(blocks, list(blocks), progress, wish):
+        planned, axes = self._plan(shape), [self.order.index(dim) for dim in self.kept]
+        for block, value in self._each(planned, list(planned.blocks), progress, wish):
             value = np.moveaxis(value, axes, range(len(axes)))
             value = np.sort(value.reshape(*value.shape[: len(axes)], -1), axis=-1).astype(float)
             count = np.isfinite(value).sum(axis=-1)
@@ -97,13 +96,13 @@ class Ranking:
     def _select(self, progress: bool, wish: Wish) -> None:
         """One place after another, each by radix selection."""
         sizes = {dim: self.sizes[dim] for dim in self.over}
-        shape = block_shape(sizes, self.over, self.work, least=1) | dict.fromkeys(self.kept, 1)
-        blocks, axes = self._blocks(shape), [self.order.index(dim) for dim in self.kept]
+        shape = block_shape(sizes, self.over, work_dims(self.service), least=1) | dict.fromkeys(self.kept, 1)
+        planned, axes = self._plan(shape), [self.order.index(dim) for dim in self.kept]
         for place in np.ndindex(*self.counts.shape):
-            chosen = [block for block in blocks if tuple(block.corner[i] for i in axes) == place]
+            chosen = [block for block in planned.blocks if tuple(block.corner[i] for i in axes) == place]
             selection = Selection(self.q, np.dtype(jnp.result_type(float)))
             while not selection.complete and not wish.stop:
-                for _, value in self._each(blocks, chosen, progress, wish):
+                for _, value in self._each(planned, chosen, progress, wish):
                     selection.take(value.ravel())
                     self.seen += value.size if selection.known == 0 else 0
                 selection.close()

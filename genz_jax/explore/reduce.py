@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from genz_jax import labels
-from genz_jax.evaluate import Question
-from genz_jax.explore.accumulators import Accumulator, BestPoint, BestPoints, Front, Ranked, Share
-from genz_jax.explore.blocks import Block, Blocks, axis_order, cut, outputs_of, progress_bar
+from genz_jax.evaluate import Question, slim
+from genz_jax.explore.accumulators import Accumulator, BestPoint, BestPoints, Front, Share
+from genz_jax.explore.blocks import Block, Plan, axis_order, block_shape, plan, progress_bar, work_dims
 from genz_jax.explore.interrupts import Wish, gently
-from genz_jax.explore.points import case_of, figures_of, points_of
+from genz_jax.explore.points import Ranked, Seen, case_of, described, judge
 from genz_jax.explore.quantiles import Ranking
 from genz_jax.explore.reductions import (
     Best,
@@ -80,15 +80,16 @@ def reduce_axes(
         ValueError: a figure or dimension that is not there.
     """
     grid = labels.read_grid(service)
-    blocks = cut(service, grid.sizes, axis_order(service, grid.sizes))
-    leaves, structure, _ = outputs_of(figures_of(question), service, blocks)
-    shapes = jax.tree.unflatten(structure, leaves)
-    walked = {n: _accumulator(r, blocks, shapes) for n, r in reductions.items() if not isinstance(r, Quantiles)}
+    shapes = described(dataclasses.replace(question, figures=None), jax.tree.structure(slim(service)))
     rankings = {n: _ranking(r, service, question, shapes) for n, r in reductions.items() if isinstance(r, Quantiles)}
+    walked = {n: r for n, r in reductions.items() if n not in rankings}
+    objectives = {n: _objectives(r, shapes) for n, r in walked.items()}
+    planned = _plan(service, question, grid, tuple(one for ranked in objectives.values() for one in ranked))
+    kept = {n: _accumulator(r, planned, objectives[n], shapes) for n, r in walked.items()}
     seen: dict[str, int] = {}
     with gently() as wish:
-        if walked:
-            seen |= dict.fromkeys(walked, _walk(service, question, blocks, list(walked.values()), progress, wish))
+        if kept:
+            seen |= dict.fromkeys(kept, _walk(planned, list(kept.values()), progress, wish))
         for name, ranking in rankings.items():
             ranking.run(progress, wish)
             seen[name] = ranking.seen
@@ -101,22 +102,40 @@ def reduce_axes(
         if isinstance(reduction, Quantiles):
             one = _labelled(rankings[name], reduction.figure, grid, names, shapes)
         else:
-            one = walked[name].dataset(case_of(service), grid, names, question)
+            one = kept[name].dataset(case_of(service), grid, names, question)
         complete = not wish.stop or (seen[name] == grid.points and not isinstance(reduction, Quantiles))
         found[name] = one.assign_attrs(points=grid.points, points_done=seen[name], complete=int(complete))
     return found
 
 
-def _accumulator(reduction: Reduction, blocks: Blocks, shapes: Any) -> Accumulator:
+def _objectives(reduction: Reduction, shapes: Any) -> Ranked:
+    """What a reduction ranks points by."""
+    given: list[tuple[Objective, Any]] = []
+    if isinstance(reduction, ParetoFront):
+        given = list(reduction.objectives.items())
+    elif isinstance(reduction, Best | TopK):
+        given = [(reduction.objective, reduction.sense)]
+    return tuple((one, sense_of(one, sense, meta_of(one, shapes))) for one, sense in given)
+
+
+def _plan(service: Service, question: Question, grid: Grid, ranked: Ranked) -> Plan:
+    asked = dataclasses.replace(question, figures=None, breakdown=False, operators=False)
+    function = judge(asked, ranked)
+    order = axis_order(service, grid.sizes)
+    shape = block_shape(grid.sizes, order, work_dims(service))
+    return plan(function, _compiled(function), service, grid.sizes, order, shape)
+
+
+@functools.cache
+def _compiled(function: Any) -> Any:
+    return jax.jit(function)
+
+
+def _accumulator(reduction: Reduction, planned: Plan, ranked: Ranked, shapes: Any) -> Accumulator:
+    blocks = planned.blocks
+    metas = tuple(meta_of(objective, shapes) for objective, _ in ranked)
     if isinstance(reduction, Fraction):
         return Share(blocks, reduced_dims(reduction.over, blocks.sizes))
-    if isinstance(reduction, ParetoFront):
-        given: list[tuple[Objective, Any]] = list(reduction.objectives.items())
-    else:
-        assert isinstance(reduction, Best | TopK)
-        given = [(reduction.objective, reduction.sense)]
-    metas = tuple(meta_of(objective, shapes) for objective, _ in given)
-    ranked = tuple((one, sense_of(one, sense, meta)) for (one, sense), meta in zip(given, metas, strict=True))
     if isinstance(reduction, Best):
         return BestPoint(blocks, ranked, metas, reduced_dims(reduction.over, blocks.sizes))
     if isinstance(reduction, TopK):
@@ -131,18 +150,23 @@ def _ranking(reduction: Quantiles, service: Service, question: Question, shapes:
 
 
 @functools.cache
-def _step(question: Question, kinds: tuple[tuple[type[Accumulator], Ranked], ...], padded: bool) -> Any:
+def _step(function: Any, kinds: tuple[tuple[type[Accumulator], int], ...], padded: bool) -> Any:
     """The function that takes a block into all accumulators, compiled once per structure and shapes."""
 
     @functools.partial(jax.jit, donate_argnums=0, static_argnums=5)
     def step(
-        carries: list[Any], aids: list[Any], service: Service, number: Any, lengths: Any, shape: tuple[int, ...]
+        carries: list[Any], aids: list[Any], part: Any, number: Any, lengths: Any, shape: tuple[int, ...]
     ) -> tuple[list[Any], list[Any], jax.Array]:
-        inside = _inside(lengths, shape) if padded else None
-        points = points_of(question, service, number, shape, inside)
-        together = zip(kinds, carries, aids, strict=True)
-        both = [kind.update(ranked, carry, aid, points) for (kind, ranked), carry, aid in together]
-        return [carry for carry, _ in both], [out for _, out in both], number + 1
+        judged = function(part)
+        seen = Seen(judged.good, _inside(lengths, shape) if padded else None, number, shape)
+        values = iter(judged.values)
+        kept, outs = [], []
+        for (kind, count), carry, aid in zip(kinds, carries, aids, strict=True):
+            own = [jnp.broadcast_to(next(values), shape) for _ in range(count)]
+            carry, out = kind.update(own, carry, aid, seen)
+            kept.append(carry)
+            outs.append(out)
+        return kept, outs, number + jnp.ones_like(number)
 
     return step
 
@@ -150,7 +174,9 @@ def _step(question: Question, kinds: tuple[tuple[type[Accumulator], Ranked], ...
 def _inside(lengths: Any, shape: tuple[int, ...]) -> jax.Array:
     """True for the places of a block that are in the grid."""
     rank = len(shape)
-    along = [jnp.arange(n).reshape([-1 if i == k else 1 for i in range(rank)]) for k, n in enumerate(shape)]
+    along = [
+        jnp.arange(n, dtype=jnp.int32).reshape([-1 if i == k else 1 for i in range(rank)]) for k, n in enumerate(shape)
+    ]
     return functools.reduce(jnp.logical_and, [at < lengths[k] for k, at in enumerate(along)])
 
 
@@ -158,14 +184,12 @@ def _size(block: Block) -> int:
     return math.prod(part.stop - part.start for part in block.place.values())
 
 
-def _walk(
-    service: Service, question: Question, blocks: Blocks, kept: list[Accumulator], progress: bool, wish: Wish
-) -> int:
+def _walk(planned: Plan, kept: list[Accumulator], progress: bool, wish: Wish) -> int:
     """Take blocks into the accumulators until the last or an interrupt; the number of points that have been taken."""
+    blocks = planned.blocks
     shape = tuple(blocks.shape.values())
     padded = any(n % blocks.shape[dim] for dim, n in blocks.sizes.items())
-    asked = dataclasses.replace(question, figures=None, breakdown=False, operators=False)
-    step = _step(asked, tuple((type(one), one.ranked) for one in kept), padded)
+    step = _step(planned.function, tuple((type(one), len(one.ranked)) for one in kept), padded)
     # Blocks that share a carry follow each other.
     main = max(kept, key=lambda one: len(one.kept))
     todo = sorted(blocks, key=main.group) if main.kept else blocks

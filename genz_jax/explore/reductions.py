@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from genz_jax.units import BYTE, JOULE, JOULE_PER_TOKEN, ONE, REQUEST_RATE, SECO
 Objective = str | Callable[[Any, Platform], Number]
 """A figure of the stage, a figure of cost, or a function of the stage's result and the platform, of arrays."""
 
-Sense = Literal["min", "max"]
+Sense = str
+"""What is better: "min" or "max"."""
 
 COSTS = ("area", "power", "price", "cost_per_hour")
 """Figures of the cost of a device; with `system_` before the name, of all devices."""
@@ -115,15 +116,23 @@ def value_of(objective: Objective, result: Result, platform: Platform) -> Number
     figures = labels.flat_figures(result)
     if objective in figures and "codes" not in figures[objective][1] and not isinstance(figures[objective][0], dict):
         return figures[objective][0]
+    _check_cost(objective, figures)
     cost = device_cost(platform, CostModel())
-    if objective == _TOKENS and "throughput_per_device" in figures:
+    if objective == _TOKENS:
         return cost_per_million_tokens(result, cost)  # type: ignore[arg-type]
     name = objective.removeprefix("system_")
-    if name in COSTS:
-        return getattr(cost, name) * (figures["devices"][0] if name != objective else 1.0)
-    known = [name for name, (value, meta) in figures.items() if "codes" not in meta and not isinstance(value, dict)]
-    known += [*COSTS, *(f"system_{name}" for name in COSTS if "devices" in figures)]
-    raise ValueError(f"reduce: {objective!r} is no figure of this stage or of cost{near(objective, known)}")
+    return getattr(cost, name) * (figures["devices"][0] if name != objective else 1.0)
+
+
+def _check_cost(objective: str, figures: Mapping[str, Any]) -> None:
+    """Raise ValueError where an objective is no figure of cost that the stage can have."""
+    costs = [*COSTS]
+    costs += [f"system_{name}" for name in COSTS if "devices" in figures]
+    costs += [_TOKENS] if "throughput_per_device" in figures else []
+    if objective not in costs:
+        known = [name for name, (value, meta) in figures.items() if "codes" not in meta and not isinstance(value, dict)]
+        near_by = near(objective, known + costs)
+        raise ValueError(f"reduce: {objective!r} is no figure of this stage with numbers, nor of cost{near_by}")
 
 
 def name_of(objective: Objective) -> str:
@@ -135,9 +144,10 @@ def meta_of(objective: Objective, result: Any) -> dict[str, Any]:
     """Unit and description of an objective, from a result or the shapes of one."""
     if not callable(objective):
         figures = labels.flat_figures(result)
-        if objective in figures:
+        if objective in figures and "codes" not in figures[objective][1]:
             meta = figures[objective][1]
             return {"units": meta["units"], "long_name": meta["long_name"]}
+        _check_cost(objective, figures)
         return Goal(objective).meta
     return {"units": ONE, "long_name": name_of(objective)}
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from genz_jax import assumptions as physics, labels
 from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import DETAILED, STAGES, Case, Question, compiled
-from genz_jax.explore.blocks import axis_order, variables, walk
+from genz_jax.evaluate import DETAILED, STAGES, Case, Question, compiled, function_of
+from genz_jax.explore.blocks import axis_order, gather, plan, variables
 from genz_jax.explore.reduce import read_reductions, reduce_axes
 from genz_jax.explore.reductions import Reduction
 from genz_jax.explore.slo import SLO
@@ -48,7 +48,23 @@ def sweep(
 
 
 @overload
-def sweep(*given: Any, reduce: Mapping[str, Reduction], **options: Any) -> "dict[str, xr.Dataset]": ...
+def sweep(
+    model: ModelLike,
+    platform: PlatformLike,
+    workload: WorkloadLike | None = None,
+    parallelism: ParallelismLike | None = None,
+    precision: PrecisionLike | None = None,
+    *,
+    speculation: Speculation | None = None,
+    stage: str = "request",
+    assumptions: str | Assumptions = "default",
+    figures: Sequence[str] | None = None,
+    breakdown: bool = False,
+    operators: bool = False,
+    reduce: Mapping[str, Reduction],
+    slo: SLO | None = None,
+    progress: bool = True,
+) -> "dict[str, xr.Dataset]": ...
 
 
 def sweep(
@@ -64,7 +80,7 @@ def sweep(
     figures: Sequence[str] | None = None,
     breakdown: bool = False,
     operators: bool = False,
-    reduce: Reduction | Mapping[str, Reduction] | None = None,
+    reduce: Any = None,
     slo: SLO | None = None,
     progress: bool = True,
 ) -> Any:
@@ -143,7 +159,8 @@ def evaluate_axes(case: Case, names: dict[str, str], question: Question, progres
     """
     grid = labels.read_grid(case)
     order = axis_order(case, grid.sizes)
-    result, dims = walk(compiled(question), case, grid.sizes, order, progress)
+    planned = plan(function_of(question), compiled(question), case, grid.sizes, order)
+    result, dims = gather(planned, progress)
     return labels.to_dataset(variables(result, dims, order), grid, case, names, question)
 
 

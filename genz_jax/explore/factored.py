@@ -1,0 +1,227 @@
+"""Factored: a function of many axes as terms, each on the axes that it depends on, and what joins them.
+
+What an operator asks for depends on the workload's axes, the time of each resource on these and one of the platform's;
+only the roofline joins them. A function is traced once, for axes of length two, which shows what each of its operations
+depends on. Those on few points are computed for a whole region of the grid; the others, block by block, read them.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Literal, Primitive
+
+Axes = frozenset[int]
+"""Places of the dimensions that a value depends on."""
+
+SHARE = 64
+"""A value is a term if the whole has at least that many times its points."""
+
+ELEMENTWISE = frozenset(
+    "abs add and ceil clamp convert_element_type copy div eq exp exp2 expm1 floor ge gt integer_pow is_finite le log "
+    "log1p lt max min mul ne neg nextafter not or pow reduce_precision rem round rsqrt select_n sign sqrt square sub "
+    "tanh logistic xor".split()
+)
+"""Operations that take any shapes that broadcast together."""
+
+ALIASES = ("optimization_barrier", "stop_gradient")
+"""Operations that change no value."""
+
+INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
+"""Calls, and the name under which they hold what they call."""
+
+
+class Unfit(Exception):
+    """The function has an operation that is not element by element."""
+
+
+class Operation:
+    """One operation: its inputs and outputs are places among the values of a program, or constants."""
+
+    def __init__(self, primitive: Primitive, params: Mapping[str, Any], inputs: list[Any], output: int):
+        self.primitive, self.params, self.inputs, self.output = primitive, dict(params), inputs, output
+
+    def run(self, values: Sequence[Any]) -> Any:
+        """The output for inputs of any shapes that broadcast together."""
+        if self.primitive.name == "broadcast_in_dim":
+            # The shape that it was traced with is no longer that of the arrays; the rank is.
+            shape = [1] * len(self.params["shape"])
+            for size, place in zip(values[0].shape, self.params["broadcast_dimensions"], strict=True):
+                shape[place] = size
+            return values[0] if values[0].shape == tuple(shape) else lax.reshape(values[0], shape)
+        shape = np.broadcast_shapes(*(value.shape for value in values))
+        return self.primitive.bind(*(_to_shape(value, shape) for value in values), **self.params)
+
+
+def _to_shape(value: Any, shape: tuple[int, ...]) -> Any:
+    if value.shape == shape:
+        return value
+    first = len(shape) - value.ndim
+    return lax.broadcast_in_dim(value, shape, range(first, len(shape)))
+
+
+class Constant:
+    """A value that is known when the function is traced."""
+
+    def __init__(self, value: Any):
+        self.value = np.asarray(value)
+
+
+class Program:
+    """A function as a list of element-wise operations.
+
+    Attributes:
+        axes: what each value depends on.
+        inputs: how many of the first values are the function's arguments.
+        outputs: places of the results, or constants.
+        structure: tree of the results.
+        shapes: the results' shapes for axes of length two, and types, as a tree.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], example: Any):
+        closed, self.shapes = jax.make_jaxpr(function, return_shape=True)(example)
+        self.structure = jax.tree.structure(self.shapes)
+        self.operations: list[Operation] = []
+        self.axes: list[Axes] = [_axes(var.aval.shape) for var in closed.jaxpr.invars]
+        self.inputs = len(self.axes)
+        arguments: list[Any] = list(range(self.inputs))
+        self.outputs = self._inline(closed.jaxpr, [Constant(c) for c in closed.consts], arguments)
+
+    def _inline(self, jaxpr: Any, consts: list[Any], arguments: list[Any]) -> list[Any]:
+        known: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+        known |= dict(zip(jaxpr.invars, arguments, strict=True))
+
+        def of(atom: Any) -> Any:
+            return Constant(atom.val) if isinstance(atom, Literal) else known[atom]
+
+        for eqn in jaxpr.eqns:
+            name, inputs = eqn.primitive.name, [of(atom) for atom in eqn.invars]
+            if name in INLINED:
+                inner = eqn.params[INLINED[name]]
+                outputs = self._inline(inner.jaxpr, [Constant(c) for c in inner.consts], inputs)
+            elif name in ALIASES:
+                outputs = inputs
+            elif name in ELEMENTWISE or name == "broadcast_in_dim":
+                outputs = [len(self.axes)]
+                self.operations.append(Operation(eqn.primitive, eqn.params, inputs, outputs[0]))
+                self.axes.append(_axes(eqn.outvars[0].aval.shape))
+            else:
+                raise Unfit(name)
+            known |= dict(zip(eqn.outvars, outputs, strict=True))
+        return [of(atom) for atom in jaxpr.outvars]
+
+    @functools.lru_cache(maxsize=16)  # noqa: B019 - a program lives as long as its function
+    def split(self, terms: frozenset[Axes]) -> "Split":
+        """The program in two, where values that depend on one of those sets of axes are terms."""
+        return Split(self, terms)
+
+    def sets(self) -> set[Axes]:
+        """All sets of axes that values depend on."""
+        return set(self.axes)
+
+
+def _axes(shape: tuple[int, ...]) -> Axes:
+    return frozenset(place for place, n in enumerate(shape) if n > 1)
+
+
+class Split:
+    """A program in two: terms, and what joins them.
+
+    Attributes:
+        crossing: places of the values that are terms and that the rest needs.
+        axes: what each of these depends on.
+    """
+
+    def __init__(self, program: Program, terms: frozenset[Axes]):
+        self.program = program
+        live = {place for place in program.outputs if isinstance(place, int)}
+        early: list[Operation] = []
+        late: list[Operation] = []
+        for operation in reversed(program.operations):
+            if operation.output in live:
+                live |= {place for place in operation.inputs if isinstance(place, int)}
+                (early if program.axes[operation.output] in terms else late).append(operation)
+        # An operation on few points may still need one on many.
+        made_late: set[int] = set()
+        self.early, self.late = [], []
+        for operation in sorted(early + late, key=lambda operation: operation.output):
+            needs = {place for place in operation.inputs if isinstance(place, int)}
+            if needs & made_late or program.axes[operation.output] not in terms:
+                made_late.add(operation.output)
+                self.late.append(operation)
+            else:
+                self.early.append(operation)
+        used = {place for op in self.late for place in op.inputs if isinstance(place, int)}
+        used |= {place for place in program.outputs if isinstance(place, int)}
+        self.crossing = sorted(used - made_late)
+        self.axes = [program.axes[place] for place in self.crossing]
+        self.terms = jax.jit(self._terms)
+        self.joined = jax.jit(self.join)
+
+    def _terms(self, arguments: Any) -> list[Any]:
+        values = dict(enumerate(jnp.asarray(leaf, jnp.result_type(float)) for leaf in jax.tree.leaves(arguments)))
+        _run(self.early, values)
+        return [values[place] for place in self.crossing]
+
+    def join(self, crossing: Sequence[Any]) -> Any:
+        """The results of the function from the terms, of any shapes that broadcast together."""
+        values = dict(zip(self.crossing, crossing, strict=True))
+        _run(self.late, values)
+        outputs = [place.value if isinstance(place, Constant) else values[place] for place in self.program.outputs]
+        return jax.tree.unflatten(self.program.structure, [jnp.asarray(out) for out in outputs])
+
+
+def _run(operations: Sequence[Operation], values: dict[int, Any]) -> None:
+    for operation in operations:
+        inputs = [place.value if isinstance(place, Constant) else values[place] for place in operation.inputs]
+        values[operation.output] = operation.run([jnp.asarray(value) for value in inputs])
+
+
+def region_of(program: Program, sizes: Sequence[int], block: Sequence[int], held: int) -> tuple[Split, tuple[int, ...]]:
+    """How a grid is split: what are terms, and the lengths of the regions for which they are computed at once.
+
+    Args:
+        program: the function.
+        sizes: lengths of the grid, from slow to fast.
+        block: lengths of a block.
+        held: numbers that the terms of a region may have.
+
+    Returns:
+        The split, and the lengths of a region: multiples of a block's, or those of the grid.
+    """
+    region = [math.ceil(n / b) * b for n, b in zip(sizes, block, strict=True)]
+    while True:
+        whole = math.prod(region)
+        terms = frozenset(axes for axes in program.sets() if math.prod(region[i] for i in axes) * SHARE <= whole)
+        split = program.split(terms)
+        if sum(math.prod(region[i] for i in axes) for axes in split.axes) <= held:
+            return split, tuple(region)
+        longer = [i for i, n in enumerate(region) if n > block[i]]
+        if not longer:
+            return split, tuple(region)
+        place = longer[0]
+        region[place] = max(math.ceil(region[place] / block[place] / 2), 1) * block[place]
+
+
+@functools.lru_cache(maxsize=64)
+def program_of(function: Callable[[Any], Any], structure: Any, axes: tuple[Any, ...], key: Hashable) -> Program | None:
+    """The program of a function, traced once; None if it is not element by element.
+
+    Args:
+        function: from a tree of arrays to a tree of arrays.
+        structure: tree of its argument.
+        axes: shape of each leaf for axes of length two.
+        key: what else the trace depends on, such as the number format.
+    """
+    del key
+    dtype = jnp.result_type(float)
+    example = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape in axes])
+    try:
+        return Program(function, example)
+    except Unfit:
+        return None
