@@ -106,10 +106,21 @@ class Blocks:
         sharding: how an array with all dimensions of a block is spread over the devices; None for one device.
     """
 
-    def __init__(self, arrays: Any, sizes: Mapping[str, int], order: Dims, shape: Mapping[str, int]):
+    def __init__(
+        self, arrays: Any, sizes: Mapping[str, int], order: Dims, shape: Mapping[str, int], spread: bool = True
+    ):
+        """Cut arrays into blocks.
+
+        Args:
+            arrays: a tree of arrays with all dimensions, of length 1 where one does not depend on them.
+            sizes: lengths of the grid, by dimension.
+            order: dimensions from slow to fast.
+            shape: lengths of a block, by dimension.
+            spread: let all local devices compute a block, for which it may be lengthened.
+        """
         self.order, self.sizes = order, {dim: sizes[dim] for dim in order}
         self.shape = {dim: shape[dim] for dim in order}
-        self._along, self.sharding = _spread(self.shape)
+        self._along, self.sharding = _spread(self.shape) if spread else (0, None)
         self.counts = tuple(math.ceil(self.sizes[dim] / self.shape[dim]) for dim in order)
         self.arrays = jax.tree.map(self._padded, arrays)
 
@@ -247,7 +258,12 @@ def walk(
 
 
 def gather(
-    function: Callable[[Any], Any], blocks: Blocks, leaves: list[Any], dims: dict[int, Dims], progress: bool
+    function: Callable[[Any], Any],
+    blocks: Blocks,
+    leaves: list[Any],
+    dims: dict[int, Dims],
+    progress: bool,
+    chosen: Iterable[Block] | None = None,
 ) -> list[np.ndarray]:
     """The leaves of a function's result over the whole grid.
 
@@ -257,6 +273,7 @@ def gather(
         leaves: their types.
         dims: the dimensions that each depends on.
         progress: show a progress bar when it takes long.
+        chosen: the blocks that are computed, by default all; the rest of the arrays holds nothing.
 
     Raises:
         MemoryError: they would not fit.
@@ -265,7 +282,7 @@ def gather(
     full = [tuple(sizes[dim] if dim in dims[i] else 1 for dim in order) for i in range(len(leaves))]
     _check_memory(leaves, full, sizes)
     outputs = [np.empty(shape, leaf.dtype) for shape, leaf in zip(full, leaves, strict=True)]
-    for block, result in blocks.run(function, blocks, progress):
+    for block, result in blocks.run(function, blocks if chosen is None else chosen, progress):
         inside = block.inside(order)
         for i, (output, leaf) in enumerate(zip(outputs, jax.tree.leaves(result), strict=True)):
             if any(at for at, dim in zip(block.corner, order, strict=True) if dim not in dims[i]):

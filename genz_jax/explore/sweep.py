@@ -1,6 +1,7 @@
 """Sweep: a stage over every combination of its axes, in blocks that fit the cache, as one labelled Dataset."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -40,6 +41,10 @@ def sweep(
     breakdown: bool = False,
     operators: bool = False,
     progress: bool = True,
+    store: str | os.PathLike | None = None,
+    chunks: Mapping[str, int] | None = None,
+    client: Any = None,
+    lazy: bool = False,
 ) -> "xr.Dataset":
     """Evaluate a stage for every combination of its axes.
 
@@ -61,13 +66,22 @@ def sweep(
         breakdown: latency by component too (dimension `component`).
         operators: figures of every operator too (dimension `operator`).
         progress: show a progress bar when it takes more than two seconds.
+        store: path of a Zarr store that the result is written to, region by region, so that it need not fit in memory.
+            A call that was stopped or killed goes on where it was when it is made again, and several processes that
+            make the same call share the work.
+        chunks: lengths of the regions by dimension, which are the chunks of the store or of the lazy arrays; -1 stands
+            for a whole axis. By default, and along the dimensions that it lacks, about a million points.
+        client: a `dask.distributed.Client` whose workers write the store, which all of them must see.
+        lazy: compute nothing yet: the arrays are dask's, and computed region by region when they are used.
 
     Returns:
         An `xarray.Dataset` whose variables have the dimensions they depend on. Where `feasible` is false, times, rates
-        and energies are NaN and `reason` says why. `dataset.attrs` holds all that went in.
+        and energies are NaN and `reason` says why. `dataset.attrs` holds all that went in. That of a store is read
+        from the disk as it is used.
 
     Raises:
-        ValueError: an input that no machine or model could have; the message names field, value, rule and fix.
+        ValueError: an input that no machine or model could have; the message names field, value, rule and fix. A store
+            that holds something else, or chunks that are not those of the store.
         MemoryError: the result would not fit in memory; the message names the bytes.
 
     Example:
@@ -80,7 +94,12 @@ def sweep(
     case, names = read_case(model, platform, workload, parallelism, precision, speculation)
     labels.refuse_bare_arrays(case)
     case = labels.name_axes(case)
-    return evaluate_axes(case, names, ask(stage, assumptions, figures, breakdown, operators), progress)
+    question = ask(stage, assumptions, figures, breakdown, operators)
+    if store is not None or lazy or chunks is not None or client is not None:
+        from genz_jax.explore import large
+
+        return large.sweep(case, names, question, store, chunks, client, lazy, progress)
+    return evaluate_axes(case, names, question, progress)
 
 
 def evaluate_axes(case: Case, names: dict[str, str], question: Question, progress: bool) -> "xr.Dataset":
