@@ -1,7 +1,7 @@
 """Store: a sweep written to a Zarr store region by region, by any number of processes, which can be killed and go on.
 
-A region is one chunk of every figure and one element of `done`, which is written last. Chunk files appear by renaming
-(zarr 3.1.3 and later), and no chunk belongs to two regions, so that whatever is on the disk is complete or absent.
+A region is one chunk of every figure and one element of `done`, which is written last. Chunk files appear by renaming,
+and no chunk belongs to two regions, so that whatever is on the disk is complete or absent.
 """
 
 import contextlib
@@ -37,8 +37,9 @@ LEVEL = 1
 """Level of Zstandard. 20 figures of a decode sweep, on 2 cores: 363 MB/s and a fifth of the size at 1, 299 MB/s and no
 less at 3; 863 MB/s and a quarter of the size at −7. Unlike Blosc's, its bytes do not depend on threads."""
 
-ZARR = "3.1.3"
-"""First version that writes a file under another name and renames it, so that a killed process leaves no half of it."""
+ZARR = "3.1.6"
+"""First version that lets an array have settings of its own; since 3.1.3 it writes a file under another name and then
+renames it, so that a killed process leaves no half of it."""
 
 _NEW, _PARTIAL = ".new", ".partial"
 
@@ -313,9 +314,10 @@ def _open(path: Path) -> dict[str, "zarr.Array"]:
     """All arrays of a store by name, for writing."""
     import zarr
 
-    # A chunk that holds nothing but fill values is a file too, so that an absent file is always an unwritten one.
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        return dict(zarr.open_group(path, mode="r+").arrays())
+    # A chunk that holds nothing but fill values is a file too, so that an absent file is always an unwritten one. Set
+    # for each array: the global setting of zarr is that of all threads.
+    arrays = zarr.open_group(path, mode="r+").arrays()
+    return {name: array.with_config({"write_empty_chunks": True}) for name, array in arrays}
 
 
 def _attributes(path: Path) -> dict[str, Any]:
