@@ -118,10 +118,14 @@ def name_axes(case: Specs) -> Specs:
     return jax.tree_util.tree_map_with_path(name, case, is_leaf=_is_axis)
 
 
+def leaves_of(case: eqx.Module) -> dict[str, Any]:
+    """All numbers and axes of a case by the dotted path of their field."""
+    return {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(case, is_leaf=_is_axis)}
+
+
 def axes_of(case: eqx.Module) -> dict[str, Axis]:
     """All axes of a case by the dotted path of their field."""
-    leaves = jax.tree_util.tree_leaves_with_path(case, is_leaf=_is_axis)
-    return {_path(keys): leaf for keys, leaf in leaves if _is_axis(leaf)}
+    return {path: leaf for path, leaf in leaves_of(case).items() if _is_axis(leaf)}
 
 
 def refuse_bare_arrays(case: Case) -> None:
@@ -224,7 +228,7 @@ def flat_figures(result: Result, prefix: str = "") -> dict[str, tuple[Any, dict[
 
 
 def to_dataset(
-    values: dict[str, tuple[np.ndarray, tuple[str, ...], dict[str, Any]]],
+    values: dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]],
     grid: Grid,
     case: Case,
     names: dict[str, str],

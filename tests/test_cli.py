@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 import genz_jax as gz
 from genz_jax.cli import app, cases as cli_cases, options
+from genz_jax.cli.sweep import summarize
 from genz_jax.formats import BLOCK_FORMATS, FORMATS
 
 DATA = Path(__file__).parent / "data" / "genz"
@@ -235,6 +236,32 @@ def test_sweep_writes_the_dataset_of_the_library(folder):
         xr.testing.assert_identical(written.load().drop_attrs(), expected.drop_attrs())
 
 
+def test_sweep_into_a_store_goes_on_with_it(folder):
+    args = ("--axis", "mem_bw=1TB/s:4TB/s:5:log", "--axis", "tp=1,3", "--figures", "latency", "--store", "big.zarr")
+    result = _run("sweep", *GRID, *args, "--chunks", "mem_bw=2,tp=1", "-o", "out.nc", "--json")
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert (summary["points"], summary["feasible_share"], summary["store"]) == (10, 0.5, "big.zarr")
+    with xr.open_zarr("big.zarr", consolidated=False) as written, xr.open_dataset("out.nc") as whole:
+        assert written.latency.encoding["chunks"] == (2, 1)
+        assert written.done.values.tolist() == [1] * 6
+        xr.testing.assert_equal(written.drop_vars("done").load(), whole.load())
+    before = {path: path.stat().st_mtime_ns for path in Path("big.zarr").rglob("*")}
+    again = _run("sweep", *GRID, *args)
+    assert again.exit_code == 0, again.stderr
+    assert "written: big.zarr" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in Path("big.zarr").rglob("*")} == before
+
+
+def test_the_summary_of_a_large_store_does_not_read_it(monkeypatch):
+    chip = gz.platform("H100-SXM").replace(mem_bw=gz.axis([1e12, 2e12]))
+    dataset = gz.sweep("gpt2", chip, figures=["reason", "feasible", "tpot"])
+    monkeypatch.setattr(sys.modules["genz_jax.cli.sweep"], "READ", 1)
+    monkeypatch.setattr(xr.DataArray, "values", property(lambda self: pytest.fail("read")))
+    found = summarize(dataset, 2.0, stored=True)
+    assert (found["points"], found["points_per_second"], "best" in found) == (2, 1.0, False)
+
+
 def test_sweep_prints_a_summary():
     lists = ("-m", "llama-3.1-8b,mixtral-8x7b", "-p", "H100-SXM", "-p", "B200", "--precision", "bf16,fp8")
     axes = ("--axis", "flops=1e15,2e15@chip", "--axis", "link_bw=300GB/s,600GB/s@chip", "--axis", "batch=1:4:9:log")
@@ -439,6 +466,10 @@ BAD = [
     (("sweep", "-m", "llama-3.1-8b,", "-p", "H100-SXM"), "--model"),
     ((*SWEEP, "-o", "missing/out.nc"), "missing"),
     ((*SWEEP, "-o", "out.txt"), ".nc or .zarr"),
+    ((*SWEEP, "--store", "out.txt"), "must end in .zarr"),
+    ((*SWEEP, "--chunks", "mem_bw=2"), "give --store FILE.zarr too"),
+    ((*SWEEP, "--store", "x.zarr", "--chunks", "mem_bw"), "--chunks 'mem_bw': must be DIM=N, for example mem_bw=256"),
+    ((*SWEEP, "--store", "x.zarr", "--chunks", "bandwidth=2"), "no dimension 'bandwidth'"),
     ((*SWEEP, "--plot", "missing/out.png"), "missing"),
     ((*SWEEP, "--plot", "out.gif"), ".png"),
     (("parity", "nothing.csv", "--models", "models.json"), "nothing.csv"),

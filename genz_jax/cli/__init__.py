@@ -30,7 +30,9 @@ def _errors_as_one_line() -> Iterator[None]:
     """Turn what a person can mend into one line on stderr and exit code 2; other exceptions pass."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if stop.args:
+            typer.echo(f"stopped: {stop}", err=True)
         raise typer.Exit(130) from None
     except UsageError as error:
         message = error.format_message()  # type: ignore[attr-defined]

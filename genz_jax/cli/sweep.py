@@ -19,6 +19,9 @@ Examples:
       --axis batch=1:256:9:log --figures tpot,throughput --json
   genz-jax sweep -m llama-3.1-8b -p H100-SXM \\
       --axis flops=1e15,2e15@chip --axis mem_bw=3TB/s,6TB/s@chip
+  genz-jax sweep -m llama-3.1-8b -p H100-SXM --figures tpot \\
+      --axis mem_bw=1TB/s:20TB/s:1024:log --axis flops=1e14:1e16:64:log \\
+      --store big.zarr --chunks mem_bw=256
 
 \b
 Axes: NAME=VALUES, with NAME any number of any spec:
@@ -29,6 +32,8 @@ Axes: NAME=VALUES, with NAME any number of any spec:
 """
 FILES = (".nc", ".zarr")
 LONGEST, ROWS = 8, 24  # dimensions and rows of the overview at most
+READ = 10_000_000
+"""Points of a store up to which it is read again for the summary."""
 PICTURES = (".png", ".pdf", ".svg")
 SMALLEST = ("tpot", "latency", "ttft", "batch_time")
 """Figures of which the smallest value marks the best point, the first that is there."""
@@ -79,6 +84,18 @@ def sweep(
     plot_figure: Annotated[
         str | None, typer.Option(metavar="NAME", help="Figure to draw [default: tpot, or latency].")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write to FILE.zarr part by part, so that it need not fit in memory. Given again, the command goes on "
+            "where it was stopped; given several times at once, they share the work.",
+        ),
+    ] = None,
+    chunks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIM=N", help="Length of a part along a dimension, for --store. With commas or repeated."),
+    ] = None,
     json: o.Json = False,
 ) -> None:
     """Evaluate every combination of axes."""
@@ -93,6 +110,9 @@ def sweep(
         check_writer(out)
     if plot is not None:
         files.check_target(plot, PICTURES)
+    lengths = read_chunks(chunks)
+    if lengths and store is None:
+        raise ValueError(f"--chunks {','.join(chunks or [])!r}: only a store has chunks; give --store FILE.zarr too")
     asked = cases.read(given, axis or [])
     wanted = cases.comma_list("--figures", figures)
     start = time.perf_counter()
@@ -102,17 +122,36 @@ def sweep(
         breakdown=breakdown,
         operators=operators,
         progress=sys.stderr.isatty(),
+        store=store,
+        chunks=lengths,
     )
     seconds = time.perf_counter() - start
     if out is not None:
         labels.save(dataset, out)
     if plot is not None:
         plots.plot(dataset, plot_figure, path=plot)
-    summary = summarize(dataset, seconds) | {"out": out, "plot": plot}
+    summary = summarize(dataset, seconds, store is not None) | {"store": store, "out": out, "plot": plot}
     if json:
         show.print_json(summary)
     else:
         _print(summary)
+
+
+def read_chunks(given: list[str] | None) -> dict[str, int] | None:
+    """Lengths by dimension from `DIM=N`; None if there are none.
+
+    Raises:
+        ValueError: another form.
+    """
+    from genz_jax.cli import cases
+
+    found = {}
+    for text in cases.comma_list("--chunks", given):
+        dim, _, length = (part.strip() for part in text.partition("="))
+        if not dim or not length.lstrip("-").isdigit():
+            raise ValueError(f"--chunks {text!r}: must be DIM=N, for example mem_bw=256")
+        found[dim] = int(length)
+    return found or None
 
 
 def check_writer(path: str) -> None:
@@ -124,8 +163,14 @@ def check_writer(path: str) -> None:
         raise ValueError(f"output {path!r}: needs the package {package}; install it with pip install {package}")
 
 
-def summarize(dataset: "xr.Dataset", seconds: float) -> dict[str, Any]:
-    """Size, time, feasibility and best point of a sweep, numbers in base units."""
+def summarize(dataset: "xr.Dataset", seconds: float, stored: bool = False) -> dict[str, Any]:
+    """Size, time, feasibility and best point of a sweep, numbers in base units.
+
+    Args:
+        dataset: the sweep.
+        seconds: time that it took.
+        stored: it lies in a store; with more points than `READ` only its size and time are told.
+    """
     import math
 
     import numpy as np
@@ -135,15 +180,20 @@ def summarize(dataset: "xr.Dataset", seconds: float) -> dict[str, Any]:
     inner = {"component"} | {str(dim) for dim in dataset.dims if str(dim).endswith("operator")}
     sizes = {str(dim): int(size) for dim, size in dataset.sizes.items() if dim not in inner}
     points = math.prod(sizes.values())
-    reasons, counts = np.unique(labels.words(dataset["reason"]).values, return_counts=True)
-    repeats = points // max(int(dataset["reason"].size), 1)
-    return {
+    size = {
         **{name: dataset.attrs[f"{name}_name"].split(", ") for name in ("model", "platform", "precision")},
         "stage": dataset.attrs["stage"],
         "dims": sizes,
         "points": points,
         "seconds": seconds,
         "points_per_second": points / seconds,
+    }
+    if stored and points > READ:
+        return size
+    reasons, counts = np.unique(labels.words(dataset["reason"]).values, return_counts=True)
+    repeats = points // max(int(dataset["reason"].size), 1)
+    return {
+        **size,
         "feasible_share": float(dataset["feasible"].values.mean()),
         "reasons": {str(name): int(count) * repeats for name, count in zip(reasons, counts, strict=True)},
         "best": _best(dataset),
@@ -232,11 +282,12 @@ def _print(summary: dict[str, Any]) -> None:
     show.line(f"{summary['stage']}: {named('model')} on {named('platform')}; {named('precision')}", "bold")
     show.line(f"{summary['points']:,} points: {dims}" if dims else "1 point")
     show.line(f"{summary['seconds']:.3g} s with compilation, {_count(summary['points_per_second'])} points/s")
-    show.line(f"{summary['feasible_share']:.1%} of the points run")
-    for name, count in summary["reasons"].items():
+    if "feasible_share" in summary:
+        show.line(f"{summary['feasible_share']:.1%} of the points run")
+    for name, count in summary.get("reasons", {}).items():
         if name != "feasible":
             show.line(f"  {count:,} × {name}: {REASONS[Reason[name]]}")
-    if overview := summary["overview"]:
+    if overview := summary.get("overview"):
         names = list(overview[0]["at"])
         columns = [(name, "left") for name in names] + [(f"{n} {overview[0]['figure']}", "right") for n in RANGE]
         rows = [
@@ -244,11 +295,11 @@ def _print(summary: dict[str, Any]) -> None:
             for row in overview
         ]
         show.table("", columns, rows)
-    best = summary["best"]
+    best = summary.get("best")
     if best is not None:
         show.line(f"smallest {best['figure']}: {units.show(best['value'], best['unit'])}")
         for name, coord in best["at"].items():
             show.line(f"  {name} = {_shown(coord)}")
-    for what in ("out", "plot"):
+    for what in ("store", "out", "plot"):
         if summary[what] is not None:
             show.line(f"written: {summary[what]}")

@@ -120,6 +120,7 @@ class Blocks(Collection[Block]):
         shape: Mapping[str, int],
         terms: Callable[[Any], Any] | None = None,
         region: Sequence[int] | None = None,
+        spread: bool = True,
     ):
         """Cut arrays into blocks.
 
@@ -130,10 +131,11 @@ class Blocks(Collection[Block]):
             shape: lengths of a block, by dimension.
             terms: what blocks are cut from instead: a function of the arrays of a region, of the same rank.
             region: lengths of a region, multiples of a block's.
+            spread: let all local devices compute a block, for which it may be lengthened.
         """
         self.order, self.sizes = order, {dim: sizes[dim] for dim in order}
         self.shape = {dim: shape[dim] for dim in order}
-        self._along, self.sharding = _spread(self.shape)
+        self._along, self.sharding = _spread(self.shape) if spread else (0, None)
         lengths = self.shape.values()
         self.counts = tuple(math.ceil(n / b) for n, b in zip(self.sizes.values(), lengths, strict=True))
         # Sharding may have lengthened the block.
@@ -263,7 +265,7 @@ def _at(arrays: Any, places: Sequence[slice | np.ndarray]) -> Any:
     return jax.tree.map(cut, arrays)
 
 
-def progress_bar(blocks: Collection[Block], progress: bool) -> tqdm:
+def progress_bar(blocks: Collection[Block], progress: bool) -> Any:
     """Blocks, with a progress bar when they take more than two seconds, unless told not to."""
     return tqdm(blocks, total=len(blocks), unit="block", delay=2, leave=False, disable=not progress)
 
@@ -303,12 +305,14 @@ class Plan:
         function: from what a block has to the function's result, for compiled functions.
         compiled: the same, compiled.
         shapes: the results' shapes, which show what they depend on, and types, as a tree.
+        terms: what blocks are cut from: the function of the arrays of a region; None for the arrays themselves.
     """
 
     blocks: Blocks
     function: Callable[[Any], Any]
     compiled: Callable[[Any], Any]
     shapes: Any
+    terms: Callable[[Any], Any] | None = None
 
     @property
     def dims(self) -> dict[int, Dims]:
@@ -344,7 +348,7 @@ def plan(
             lengths = [shape[dim] for dim in order]
             split, region = region_of(program, [sizes[dim] for dim in order], lengths, HELD)
             blocks = Blocks(arrays, sizes, order, shape, split.terms, region)
-            return Plan(blocks, split.join, split.joined, program.shapes)
+            return Plan(blocks, split.join, split.joined, program.shapes, split.terms)
     blocks = Blocks(arrays, sizes, order, shape)
     return Plan(blocks, function, compiled, shapes_of(compiled, case, blocks))
 
@@ -392,12 +396,13 @@ def walk(
     return gather(Plan(blocks, function, function, shapes_of(function, case, blocks)), progress)
 
 
-def gather(planned: Plan, progress: bool) -> tuple[Any, dict[int, Dims]]:
+def gather(planned: Plan, progress: bool, chosen: Collection[Block] | None = None) -> tuple[Any, dict[int, Dims]]:
     """The results over the whole grid.
 
     Args:
         planned: the function and the grid.
         progress: show a progress bar when it takes long.
+        chosen: the blocks that are computed, by default all; the rest of the arrays holds nothing.
 
     Returns:
         As for `walk`.
@@ -411,7 +416,7 @@ def gather(planned: Plan, progress: bool) -> tuple[Any, dict[int, Dims]]:
     full = [tuple(sizes[dim] if dim in dims[i] else 1 for dim in order) for i in range(len(leaves))]
     _check_memory(leaves, full, sizes)
     outputs = [np.empty(shape, leaf.dtype) for shape, leaf in zip(full, leaves, strict=True)]
-    for block, result in blocks.run(planned.compiled, blocks, progress):
+    for block, result in blocks.run(planned.compiled, blocks if chosen is None else chosen, progress):
         inside = block.inside(order)
         for i, (output, leaf) in enumerate(zip(outputs, jax.tree.leaves(result), strict=True)):
             if any(at for at, dim in zip(block.corner, order, strict=True) if dim not in dims[i]):

@@ -1,6 +1,7 @@
 """Sweep: a stage over every combination of its axes, in blocks that fit the cache, as one labelled Dataset."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -44,6 +45,10 @@ def sweep(
     reduce: Reduction | None = None,
     slo: SLO | None = None,
     progress: bool = True,
+    store: str | os.PathLike | None = None,
+    chunks: Mapping[str, int] | None = None,
+    client: Any = None,
+    lazy: bool = False,
 ) -> "xr.Dataset": ...
 
 
@@ -83,6 +88,10 @@ def sweep(
     reduce: Any = None,
     slo: SLO | None = None,
     progress: bool = True,
+    store: str | os.PathLike | None = None,
+    chunks: Mapping[str, int] | None = None,
+    client: Any = None,
+    lazy: bool = False,
 ) -> Any:
     """Evaluate a stage for every combination of its axes.
 
@@ -108,15 +117,24 @@ def sweep(
             what is done.
         slo: what points must meet to count in a reduction; its limits may be axes. Only for requests.
         progress: show a progress bar when it takes more than two seconds.
+        store: path of a Zarr store that the result is written to, region by region, so that it need not fit in memory.
+            A call that was stopped or killed goes on where it was when it is made again, and several processes that
+            make the same call share the work.
+        chunks: lengths of the regions by dimension, which are the chunks of the store or of the lazy arrays; -1 stands
+            for a whole axis. By default, and along the dimensions that it lacks, about a million points.
+        client: a `dask.distributed.Client` whose workers write the store, which all of them must see.
+        lazy: compute nothing yet: the arrays are dask's, and computed region by region when they are used.
 
     Returns:
         An `xarray.Dataset` whose variables have the dimensions they depend on. Where `feasible` is false, times, rates
         and energies are NaN and `reason` says why. `dataset.attrs` holds all that went in. With `reduce`, a Dataset of
         the reduction, or for a mapping a dict of them: the points that were found with all their figures, and where
         they are as coordinates; `found` is false where there is none.
+        That of a store is read from the disk as it is used.
 
     Raises:
-        ValueError: an input that no machine or model could have; the message names field, value, rule and fix.
+        ValueError: an input that no machine or model could have; the message names field, value, rule and fix. A store
+            that holds something else, or chunks that are not those of the store.
         MemoryError: the result would not fit in memory; the message names the bytes.
 
     Example:
@@ -128,11 +146,13 @@ def sweep(
         >>> best = gz.sweep("llama-3.1-8b", chip, gz.Workload(batch=gz.axis([1, 8])), progress=False,
         ...                 reduce=gz.Best("throughput", over="batch"), slo=gz.SLO(tpot="10 ms"))
         >>> best.batch.values.tolist()
-        [nan, nan, nan, 8.0, 8.0]
+        [nan, 8.0, 8.0, 8.0, 8.0]
     """
     case, names = read_case(model, platform, workload, parallelism, precision, speculation)
     question = ask(stage, assumptions, figures, breakdown, operators)
     if reduce is not None:
+        if store is not None or lazy or chunks is not None or client is not None:
+            raise ValueError("reduce: is held in memory; leave out store=, chunks=, client= and lazy=")
         wanted = read_reductions(reduce)
         service = Service(**{field.name: getattr(case, field.name) for field in dataclasses.fields(case)}, slo=slo)
         if slo is not None and stage != "request":
@@ -145,6 +165,10 @@ def sweep(
     if slo is not None:
         raise ValueError("slo: without reduce nothing depends on it; give reduce=gz.Best(…), or compare the figures")
     labels.refuse_bare_arrays(case)
+    if store is not None or lazy or chunks is not None or client is not None:
+        from genz_jax.explore import large
+
+        return large.sweep(labels.name_axes(case), names, question, store, chunks, client, lazy, progress)
     return evaluate_axes(labels.name_axes(case), names, question, progress)
 
 

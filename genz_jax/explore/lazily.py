@@ -1,0 +1,50 @@
+"""Lazily: a sweep as a Dataset of dask arrays, which is computed region by region when it is used."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genz_jax.explore.regions import Job, regions_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_PLACE = "_place_{}"
+"""Names of the arrays that tell a region where it lies."""
+
+
+def sweep(job: Job) -> "xr.Dataset":
+    """The Dataset of a sweep, of which nothing has been computed; without axes it is one point, and computed.
+
+    Raises:
+        ValueError: dask is not installed, or chunks that cannot be.
+    """
+    try:
+        import dask.array as da
+    except ImportError:
+        raise ValueError("lazy: needs the package dask; install it with pip install 'genz_jax[store]'") from None
+    import xarray as xr
+
+    regions = regions_of(job)
+    template = regions.template(lambda shape, dtype, chunks: da.zeros(shape, dtype=dtype, chunks=chunks))
+    places = {}
+    for dim, length in regions.shape.items():
+        chunks: Any = length  # dask declares them as text
+        places[_PLACE.format(dim)] = (dim, da.arange(regions.grid.sizes[dim], chunks=chunks))
+    # Coordinates are set once; blocks that had them would hash and compare them, each its part.
+    bare = template.drop_vars(list(template.coords))
+    found = xr.map_blocks(_region, xr.Dataset(places), kwargs={"job": regions.job}, template=bare)
+    return found.assign_coords(template.coords).assign_attrs(template.attrs)
+
+
+def _region(places: "xr.Dataset", job: Job) -> "xr.Dataset":
+    """The figures of the region that lies at the places, without coordinates; of all of a sweep without axes."""
+    import xarray as xr
+
+    regions = regions_of(job)
+    corner = [int(places[_PLACE.format(dim)].values[0]) // length for dim, length in regions.shape.items()]
+    region = regions[int(np.ravel_multi_index(corner, tuple(regions.counts.values()))) if corner else 0]
+    figures = regions.frame.data_vars
+    return xr.Dataset(
+        {name: (figures[name].dims, value, figures[name].attrs) for name, value in regions.compute(region).items()}
+    )
