@@ -15,6 +15,7 @@ from genz_jax.catalog import (
 )
 from genz_jax.estimate import estimate as estimate
 from genz_jax.explore.costs import cost as cost
+from genz_jax.explore.gradients import gradients as gradients
 from genz_jax.explore.pareto import pareto as pareto
 from genz_jax.explore.reductions import (
     Best as Best,

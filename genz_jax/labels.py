@@ -237,7 +237,7 @@ def to_dataset(
     """Label the figures of a sweep.
 
     Args:
-        values: array, dimensions and metadata by name; an array of components or operators has theirs last.
+        values: array, dimensions and metadata by name; an array of components or operators has theirs first.
         grid: dimensions and coordinates.
         case: the case that was asked for, for the record.
         names: what its parts are called.

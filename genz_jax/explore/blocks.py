@@ -453,7 +453,7 @@ def _check_memory(leaves: list[Any], full: list[tuple[int, ...]], sizes: Mapping
 
 
 def variables(result: Result, dims: dict[int, Dims], order: Dims) -> dict[str, tuple[np.ndarray, Dims, dict[str, Any]]]:
-    """Arrays with just the dimensions they depend on, by variable name; components and operators stacked last."""
+    """Arrays with just the dimensions they depend on, by variable name; components and operators stacked first."""
     leaves, structure = jax.tree.flatten(result)
     places = jax.tree.unflatten(structure, list(dims.values()))
     arrays = labels.flat_figures(jax.tree.unflatten(structure, leaves))
@@ -462,8 +462,9 @@ def variables(result: Result, dims: dict[int, Dims], order: Dims) -> dict[str, t
         value = arrays[name][0]
         if isinstance(value, dict):
             union = tuple(dim for dim in order if any(dim in part for part in depends.values()))
-            stacked = np.stack(np.broadcast_arrays(*(_only(part, union, order) for part in value.values())), axis=-1)
-            found[name] = (stacked, (*union, meta["dim"]), meta | {"labels": list(value)})
+            # First, since what is last would be interleaved value by value.
+            stacked = np.stack(np.broadcast_arrays(*(_only(part, union, order) for part in value.values())))
+            found[name] = (stacked, (meta["dim"], *union), meta | {"labels": list(value)})
         else:
             found[name] = (_only(value, depends, order), depends, meta)
     return found

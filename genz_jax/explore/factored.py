@@ -23,9 +23,9 @@ SHARE = 64
 """A value is a term if the whole has at least that many times its points."""
 
 ELEMENTWISE = frozenset(
-    "abs add and ceil clamp convert_element_type copy div eq exp exp2 expm1 floor ge gt integer_pow is_finite le log "
-    "log1p lt max min mul ne neg nextafter not or pow reduce_precision rem round rsqrt select_n sign sqrt square sub "
-    "tanh logistic xor".split()
+    "abs add add_any and ceil clamp convert_element_type copy div eq exp exp2 expm1 floor ge gt integer_pow is_finite "
+    "le log log1p logistic lt max min mul ne neg nextafter not or pow reduce_precision rem round rsqrt select_n sign "
+    "sqrt square sub tanh xor".split()
 )
 """Operations that take any shapes that broadcast together."""
 

@@ -1,0 +1,181 @@
+"""Gradients: figures and their slopes in numbers of the platform, at every point of a grid."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from genz_jax import labels, units
+from genz_jax.assumptions import Assumptions
+from genz_jax.evaluate import Case, Question, evaluate
+from genz_jax.explore.blocks import axis_order, gather, plan, variables
+from genz_jax.explore.sensitivity import Parameter, parameters as all_parameters
+from genz_jax.explore.sweep import ask
+from genz_jax.fields import near
+from genz_jax.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
+from genz_jax.results import Result
+from genz_jax.specs import LINK_ALIASES, Speculation
+from genz_jax.work.mapping import Reason
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class Slopes(Result):
+    """Figures and their slopes, point by point: a slope for each figure and parameter."""
+
+    values: tuple[Any, ...]
+    slopes: tuple[tuple[Any, ...], ...]
+    feasible: Any
+    reason_code: Any
+    names: tuple[str, ...] = eqx.field(static=True)
+    metas: tuple[tuple[str, str], ...] = eqx.field(static=True)
+    parameters: tuple[str, ...] = eqx.field(static=True)
+
+    def figures(self) -> dict[str, tuple[Any, dict[str, Any]]]:
+        """Values and metadata by name: of each figure, and `…_gradient` along `parameter`."""
+        found: dict[str, tuple[Any, dict[str, Any]]] = {}
+        for name, value, slopes, (unit, long_name) in zip(
+            self.names, self.values, self.slopes, self.metas, strict=True
+        ):
+            found[name] = (value, {"units": unit, "long_name": long_name})
+            meta = {"units": f"{unit} per unit of the parameter", "long_name": f"slope of {long_name}"}
+            found[f"{name}_gradient"] = (dict(zip(self.parameters, slopes, strict=True)), meta | {"dim": "parameter"})
+        found["feasible"] = (self.feasible, {"units": units.ONE, "long_name": "the point runs"})
+        meta = {"units": units.ONE, "codes": Reason, "long_name": "why the point does not run"}
+        return found | {"reason": (self.reason_code, meta)}
+
+
+def gradients(
+    model: ModelLike,
+    platform: PlatformLike,
+    workload: WorkloadLike | None = None,
+    parallelism: ParallelismLike | None = None,
+    precision: PrecisionLike | None = None,
+    *,
+    figures: str | Sequence[str] = "latency",
+    parameters: str | Sequence[str] = ("flops", "mem_bw", "link_bw"),
+    speculation: Speculation | None = None,
+    stage: str = "request",
+    assumptions: str | Assumptions = "default",
+    progress: bool = True,
+) -> "xr.Dataset":
+    """Figures and their derivatives ∂figure/∂parameter in base units, at every point.
+
+    Every figure is a function of one point, so that one forward derivative for each parameter has the slopes at all
+    points, each computed on the axes that it depends on; no derivative is held for more than a block of points. Where
+    an operator is in balance its slope is the mean of the slopes on both sides.
+
+    Args:
+        model: a catalogue name, a `gz.Model`, a list or mapping of these, with axes; all as for `gz.sweep`.
+        platform: likewise.
+        workload: likewise; by default one request of 1,024 + 128 tokens.
+        parallelism: likewise; by default one device.
+        precision: likewise; by default bf16.
+        figures: figures of the stage that are real numbers.
+        parameters: numbers of the platform, such as `mem_bw`, `link_latency`, `network.1.bandwidth`, `rates.fp8`.
+        speculation: the draft model and its use.
+        stage: as for `gz.sweep`.
+        assumptions: "default", "genz", or a `gz.Assumptions`.
+        progress: show a progress bar when it takes more than two seconds.
+
+    Returns:
+        An `xarray.Dataset` of the figures, and of `…_gradient` with the dimension `parameter`; NaN where a point does
+        not run.
+
+    Raises:
+        ValueError: no such parameter, a figure that has no slope, or what `gz.sweep` refuses.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> ds = gz.gradients("llama-3.1-8b", "H100-SXM", figures="tpot", parameters="mem_bw")
+        >>> bool(ds.tpot_gradient.sel(parameter="mem_bw") < 0)  # more bandwidth, less time
+        True
+    """
+    wanted = (figures,) if isinstance(figures, str) else tuple(figures)
+    case, named = read_case(model, platform, workload, parallelism, precision, speculation)
+    labels.refuse_bare_arrays(case)
+    case = labels.name_axes(case)
+    question = ask(stage, assumptions, wanted, False, False)
+    moved = _read(parameters, case)
+    grid = labels.read_grid(case)
+    order = axis_order(case, grid.sizes)
+    function = slopes_of(question, moved)
+    result, dims = gather(plan(function, _compiled(function), case, grid.sizes, order), progress)
+    dataset = labels.to_dataset(variables(result, dims, order), grid, case, named, question)
+    shown = {one.name: one for one in moved}
+    texts = [shown[str(name)].unit for name in dataset.parameter.values]
+    return dataset.assign_coords(parameter_unit=("parameter", texts))
+
+
+def _read(given: str | Sequence[str], case: Case) -> tuple[Parameter, ...]:
+    """The parameters of those names.
+
+    Raises:
+        ValueError: none, or one that the platform has not.
+    """
+    known = {one.name: one for one in all_parameters(case.platform)}
+    aliases = {path: alias for alias, path in LINK_ALIASES.items()}
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names:
+        raise ValueError("parameters = []: an empty list; name at least one number of the platform")
+    found = {}
+    for name in names:
+        short = aliases.get(name, name).replace(".", "_")
+        if short not in known:
+            raise ValueError(f"parameters: {name!r} is no number of the platform{near(str(name), known)}")
+        found[short] = known[short]
+    return tuple(found.values())
+
+
+@functools.cache
+def slopes_of(question: Question, moved: tuple[Parameter, ...]) -> Callable[[Case], Slopes]:
+    """The function from a case to its `Slopes`; the same object for the same question and parameters."""
+    assert question.figures is not None
+    names = question.figures
+    asked = Question(question.stage, question.assumptions, tuple(dict.fromkeys((*names, "feasible", "reason"))))
+
+    def slopes(case: Case) -> Slopes:
+        leaves, structure = jax.tree.flatten(case.platform)
+        leaves = [jnp.asarray(leaf, jnp.result_type(float)) for leaf in leaves]
+
+        def of(*values: jax.Array) -> tuple[tuple[jax.Array, ...], Result]:
+            changed = list(leaves)
+            for one, value in zip(moved, values, strict=True):
+                changed[one.place] = value
+            at = eqx.tree_at(lambda c: c.platform, case, jax.tree.unflatten(structure, changed))
+            result = evaluate(at, asked)
+            known = labels.flat_figures(result)
+            return tuple(jnp.asarray(known[name][0]) for name in names), result
+
+        own = [leaves[one.place] for one in moved]
+        values, result = of(*own)
+        known = labels.flat_figures(result)
+        for name, value in zip(names, values, strict=True):
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                raise ValueError(f"figures: {name!r} of {question.stage!r} is no real number, so it has no slope")
+        found = []
+        for k in range(len(moved)):
+            tangents = tuple(jnp.ones_like(leaf) if i == k else jnp.zeros_like(leaf) for i, leaf in enumerate(own))
+            _, change = jax.jvp(lambda *at: of(*at)[0], tuple(own), tangents)
+            # Where no figure is known there is no slope either.
+            found.append([jnp.where(jnp.isnan(v), jnp.nan, d) for v, d in zip(values, change, strict=True)])
+        return Slopes(
+            values,
+            tuple(tuple(found[k][i] for k in range(len(moved))) for i in range(len(names))),
+            result.feasible,  # type: ignore[attr-defined]
+            result.reason_code,  # type: ignore[attr-defined]
+            names,
+            tuple((known[name][1]["units"], known[name][1]["long_name"]) for name in names),
+            tuple(one.name for one in moved),
+        )
+
+    return slopes
+
+
+@functools.cache
+def _compiled(function: Any) -> Any:
+    return jax.jit(function)
