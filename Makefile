@@ -2,7 +2,8 @@
 # make test    all tests
 # make test-slow  second tier, beside PyTorch, transformers and genz-llm, which it installs
 # make lint    ruff and pyright
-# make bench   benchmarks beside genz-llm, into benchmarks/
+# make bench   benchmarks beside genz-llm, NumPy, numba, C and the machine's limits, into benchmarks/
+# make bench-gpu  genz_jax on a GPU, with a JAX that has one, beside its memory, into benchmarks/gpu/
 # make tables  the README's tables of accuracy and speed
 # make studies what platforms need, what scaling them brings, and the cheapest design, in studies/out/
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow lint bench tables studies clean
+.PHONY: demo test test-slow lint bench bench-gpu tables studies clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +46,12 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results.json \
 		-p no:cacheprovider -o addopts=""
 	$(BIN)/python benchmarks/report.py
+
+bench-gpu: $(VENV)/installed
+	mkdir -p benchmarks/gpu
+	$(BIN)/python -m pytest benchmarks --gpu --benchmark-only --benchmark-json=benchmarks/gpu/results.json \
+		-p no:cacheprovider -o addopts=""
+	$(BIN)/python benchmarks/report.py --json benchmarks/gpu/results.json --out benchmarks/gpu
 
 tables: $(VENV)/installed
 	$(BIN)/python benchmarks/readme.py

@@ -4,9 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import figure
 import jax
 import numpy as np
 import report
+import results
 
 import genz_jax as gz
 from genz_jax import parity
@@ -40,22 +42,34 @@ def accuracy() -> str:
 
 
 def speed() -> str:
-    """Points per second beside genz-llm in the same run, float32."""
-    rows = [row for row in report.read(report.HERE / "results.json") if row["dtype"] == "float32"]
+    """Points per second of the hardware-only sweep beside its competitors in the same run, and of the other cases."""
+    try:
+        rows = results.read(results.HERE / "results.json")
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    rivals = {"genz-llm": "genz-llm", "NumPy": "NumPy", "numba": "numba", "C, naive": "naive C", "C, factored": "C"}
+    heads = " | ".join(f"× {words}" for words in rivals.values())
     lines = [
-        "| sweep | points | figures | points/s | first call | genz-llm, points/s | ratio | ratio, first call |",
-        "|---|---:|---|---:|---:|---:|---:|---:|",
+        f"| case | points | points/s | first call | {heads} | of write limit |",
+        "|---|---:|---:|---:|" + "---:|" * 6,
     ]
-    lines += [
-        f"| {row['case']} | {row['points']:,} | {report.FIGURES[row['figures']]} "
-        f"| {report.power(row['points_per_second'])} "
-        f"| {row['cold_seconds']:.2f} s | {row['genz_llm_points_per_second']:.1f} | {report.power(row['ratio'])} "
-        f"| {report.power(row['ratio_cold'])} |"
-        for row in rows
-    ]
-    first = rows[0]
-    lines += ["", f"{first['cpu']}, {first['cores']} cores; JAX {first['jax']}, genz-llm {first['genz_llm']}."]
-    return "\n".join(lines)
+    chosen = [row for row in rows if row.case == results.HARDWARE and row.points >= 10**4]
+    others = [results.largest(rows, case) for case in figure.CASES if case != results.HARDWARE]
+    for row in (*chosen, *(row for row in others if row is not None)):
+        ratios = [row.ratio(name) for name in rivals]
+        share = row.share_of_write(fresh=False)
+        cells = [
+            figure.CASES[row.case].replace("\n", " "),
+            f"{row.points:,}",
+            report.power(row.ours["points_per_second"]),
+            f"{row.ours['first_seconds']:.2f} s",
+            *("" if ratio is None else report.times(ratio) for ratio in ratios),
+            "" if share is None else f"{share:.0%}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    first = rows[0].record
+    versions = f"JAX {first['jax']}, genz-llm {first['genz_llm']}, NumPy {first['numpy']}, {first['compiler']}"
+    return "\n".join([*lines, "", f"{first['cpu']}, {first['cores']} cores; {versions}."])
 
 
 def main() -> None:

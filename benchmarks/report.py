@@ -4,74 +4,28 @@ Reads the JSON file that `pytest --benchmark-json` writes, and nothing else.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
-import matplotlib
+import figure
+import limits
+from results import HERE, WRITES, Row, read
+from targets import targets
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-
-HERE = Path(__file__).parent
-STYLES: dict[
-    tuple[str, str], dict[str, Any]
-] = {  # colours of Okabe and Ito; line and marker tell the series apart in grey too
-    ("latency", "float32"): {"color": "#0072B2", "marker": "o", "linestyle": "-"},
-    ("latency", "float64"): {"color": "#56B4E9", "marker": "s", "linestyle": "--"},
-    ("all", "float32"): {"color": "#D55E00", "marker": "^", "linestyle": "-"},
-    ("all", "float64"): {"color": "#E69F00", "marker": "D", "linestyle": "--"},
-}
-FIGURES = {"latency": "latency", "all": "all figures"}
 VERSIONS = {
     "genz_jax": "genz_jax",
     "genz-llm": "genz_llm",
     "JAX": "jax",
     "NumPy": "numpy",
+    "numba": "numba",
+    "numexpr": "numexpr",
     "Python": "python",
 }
-
-Row = dict[str, Any]
-
-
-def read(path: Path) -> list[Row]:
-    """One row per sweep, by case, size, figures and number format.
-
-    Raises:
-        ValueError: no such file, not JSON, or no sweep of `test_sweep_speed.py` in it.
-    """
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); run the benchmarks first") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}); give the file of --benchmark-json") from None
-    rows: list[Row] = [
-        bench["extra_info"] | {key: bench["stats"][key] for key in ("q1", "q3", "rounds")}
-        for bench in saved.get("benchmarks", [])
-        if "genz_llm_points_per_second" in bench["extra_info"]
-    ]
-    if not rows:
-        raise ValueError(f"{path}: no sweeps in it; run benchmarks/test_sweep_speed.py")
-    cases = _cases(rows)
-    return sorted(rows, key=lambda r: (cases.index(r["case"]), r["points"], r["figures"] == "all", r["dtype"]))
-
-
-def _cases(rows: list[Row]) -> list[str]:
-    return list(dict.fromkeys(row["case"] for row in rows))
-
-
-def _series(rows: list[Row], case: str, figures: str, dtype: str) -> list[Row]:
-    return [row for row in rows if (row["case"], row["figures"], row["dtype"]) == (case, figures, dtype)]
-
-
-def _genz_llm(rows: list[Row], case: str) -> float:
-    """genz-llm's points per second of a case, the median over its sweeps."""
-    return statistics.median(row["genz_llm_points_per_second"] for row in rows if row["case"] == case)
+HEADER = (
+    "| case | points | | points/s | ns/point | genz_jax is × | of write limit | of FMA peak | first call, s "
+    "| compilation, s | memory, GB | cores busy | difference |"
+)
 
 
 def power(number: float) -> str:
@@ -80,126 +34,127 @@ def power(number: float) -> str:
     return f"{mantissa} · 10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
+def times(ratio: float) -> str:
+    """A ratio, with a power of ten where it is large."""
+    return power(ratio) if ratio >= 1e4 else f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2f}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
 def table(rows: list[Row]) -> str:
-    """The results as Markdown."""
-    header = [
-        "Sweep",
-        "Points",
-        "Figures",
-        "Format",
-        "genz_jax, points/s",
-        "ns/point",
-        "First call, s",
-        "Compilation, s",
-        "Traces",
-        "Peak memory, GB",
-        "genz-llm, points/s",
-        "Ratio",
-        "Ratio, first call",
-        "Greatest difference",
-    ]
-    lines = [header, ["---", "---:", "---", "---", *["---:"] * (len(header) - 4)]]
+    """All contests as Markdown, a line for each competitor."""
+    lines = [HEADER, "|---|---:|---|" + "---:|" * (HEADER.count("|") - 4)]
     for row in rows:
-        cells = [
-            row["case"],
-            f"{row['points']:,}",
-            FIGURES[row["figures"]],
-            row["dtype"],
-            power(row["points_per_second"]),
-            f"{row['ns_per_point']:.1f}",
-            f"{row['cold_seconds']:.2f}",
-            f"{row['compile_seconds']:.2f}",
-            f"{row['traces']}",
-            f"{row['peak_bytes'] / 1e9:.2f}",
-            f"{row['genz_llm_points_per_second']:.1f}",
-            power(row["ratio"]),
-            power(row["ratio_cold"]),
-            f"{row['worst_relative_difference']:.0e}",
-        ]
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        for name, one in row.competitors.items():
+            compiled = one.get("compile_seconds") or None
+            added, worst = one.get("added_bytes"), one.get("worst_relative_difference")
+            cells = [
+                row.case,
+                f"{row.points:,}",
+                name + (f" ({one['calls']} points)" if one["sampled"] else ""),
+                power(one["points_per_second"]),
+                f"{one['ns_per_point']:,.2f}",
+                "" if name == "genz_jax" else times(one["ratio"]),
+                _share(one.get("of_write")),
+                _share(one.get("of_multiply_add")),
+                _number(one.get("first_seconds"), ".2f"),
+                _number(compiled, ".2f"),
+                _number(None if added is None else added / 1e9, ".2f"),
+                _number(one["cores_busy"], ".1f"),
+                _number(worst, ".0e"),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def promises(rows: list[Row]) -> str:
+    """All targets as Markdown."""
+    lines = ["| target | measured | met |", "|---|---|---|"]
+    words = {True: "yes", False: "**no**", None: "–"}
+    lines += [f"| {one.promise} | {one.found} | {words[one.met]} |" for one in targets(rows)]
+    return "\n".join(lines)
+
+
+def bounds(rows: list[Row]) -> str:
+    """Limits of the machine as Markdown: medians over all contests."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, rate in row.record.get("limits", {}).items():
+            found.setdefault(name, []).append(rate)
+    lines = ["| limit | median | least and most of all contests |", "|---|---:|---:|"]
+    for name, rates in found.items():
+        words, unit = (
+            ("fused multiply-adds, float32", "GFLOP/s") if name == limits.MULTIPLY_ADD else (WRITES[name], "GB/s")
+        )
+        low, middle, high = (value / 1e9 for value in (min(rates), statistics.median(rates), max(rates)))
+        lines.append(f"| {words} | {middle:,.1f} {unit} | {low:,.1f} to {high:,.1f} |")
+    return "\n".join(lines)
 
 
 def document(rows: list[Row]) -> str:
     """The whole report as Markdown."""
-    row = rows[0]
-    versions = [f"{name} {row[key]}" for name, key in VERSIONS.items()]
-    ours, theirs = (statistics.median(r[key] for r in rows) for key in ("cores_busy", "genz_llm_cores_busy"))
-    return f"""# Speed of sweeps beside genz-llm
+    contests = [row for row in rows if row.competitors]
+    first = contests[0].record
+    versions = [f"{name} {first[key]}" for name, key in VERSIONS.items() if first[key]]
+    loads = [row.record["load"] for row in contests]
+    load = statistics.median(loads)
+    machine = f"{first['cpu']}, {first['cores']} cores"
+    if first["device"]:
+        machine += f", {first['device']}"
+    traces = max(row.record["traces"] for row in contests)
+    quick = "\n**Small sizes and few calls, to see that all works: no measurement.**\n" if first["quick"] else ""
+    transfer = (
+        "\n- On a GPU, `gz.sweep` returns its Dataset on the host: its time has the transfer, block by block; `left on "
+        "the device`\n  is one compiled call that ends with `block_until_ready`, without labels and transfer."
+        if first["device"]
+        else ""
+    )
+    return f"""# Speed
+{quick}
+{promises(rows)}
 
-{table(rows)}
+–: not at the size or not in the form that the target asks for.
 
-- Sweep: `gz.sweep` from specs to a labelled Dataset, with `assumptions="genz"`; llama-3.1-70b on 8 devices, batch 16,
-  over memory bandwidth × peak rate. 48 deployments: 3 models × 4 batches × 4 tensor parallel sizes, each over both.
-- points/s and ns/point: median of {row["rounds"]} calls without compilation. First call: median of {row["cold_calls"]}
-  after JAX's caches were cleared. Compilation: first call less the median call without.
-- genz-llm: median of {row["genz_llm_calls"]} calls, each at another random point of the grid, by turns with those of
-  genz_jax. It computes all its tables in each call, so that "all figures" is the like.
-- Greatest difference: relative, of latency from genz-llm's at those points.
-- Peak memory: resident memory of the whole process, Python and JAX included.
+## Limits of the machine
+
+{bounds(contests)}
+
+Measured by turns with each contest, on all cores, over more memory than the caches hold.
+
+## Contests
+
+{table(contests)}
+
+- Each line of a case and size is of one run: all competitors compute the same figures of the same points, are asserted
+  equal (difference: greatest relative one from genz_jax), and take turns. points/s: median over the turns. genz_jax
+  is ×: median over the turns of the ratio of times; for genz-llm ratio of the medians.
+- genz_jax: `gz.sweep`, `gz.gradients` or `gz.require`, from specs to a labelled Dataset, with `assumptions="genz"`, in
+  float32. It counts operators in that time; NumPy, numba, numexpr and C are given the counts.
+- hardware: llama-3.1-70b on 8 devices, batch 16, over peak rate × memory bandwidth. 30 models: dense, MoE, latent
+  attention, state space and hybrid, 4 batches, 4 tensor parallel sizes. published: beside genz-llm alone.
+- C: `{first["compiler"] or "no compiler"}`, `-O3 -march=native -ffast-math -fopenmp` on all cores. Naive: point by
+  point, a loop over operators. Factored: times of compute hoisted per rate and of memory per bandwidth, in blocks of
+  the cache. Both make their result anew at each call, as genz_jax does; `resident` writes over that of an earlier call.
+- genz-llm evaluates one point per call: a random sample of the points.
+- of write limit: bytes of the result over time, as share of the fastest write to memory that is there. of FMA peak: a
+  maximum and a sum for each operator and point over time, as share of the fused multiply-adds that the cores can do.
+- first call: with nothing compiled; compilation: first call less the median. memory: peak resident memory beyond what
+  the process had before the call. cores busy: processor time over time. Traces per first call: {traces:g} at most.\
+{transfer}
 - {", ".join(versions)}.
-- {row["cpu"]}, {row["cores"]} cores, of which genz_jax kept {ours:.1f} and genz-llm {theirs:.1f} busy (medians).
+- {machine}; load average before the contests {min(loads):.1f} to {max(loads):.1f}, median {load:.1f}\
+{" (other work ran on this machine)" if load > 1.5 * first["cores"] else ""}.
 """
 
 
-def _against_size(axes: Axes, rows: list[Row], case: str) -> None:
-    for (figures, dtype), style in STYLES.items():
-        series = _series(rows, case, figures, dtype)
-        points = [r["points"] for r in series]
-        low = [max(r["points_per_second"] - r["points"] / r["q3"], 0) for r in series]
-        high = [max(r["points"] / r["q1"] - r["points_per_second"], 0) for r in series]
-        speeds = [r["points_per_second"] for r in series]
-        axes.errorbar(points, speeds, yerr=[low, high], label=f"{FIGURES[figures]}, {dtype}", capsize=3, **style)
-        if (figures, dtype) == ("all", "float32"):
-            first_call: dict[str, Any] = {**style, "linestyle": ":", "markerfacecolor": "white"}
-            axes.plot(
-                points,
-                [r["points"] / r["cold_seconds"] for r in series],
-                label=f"{FIGURES[figures]}, {dtype}, first call (compiles)",
-                **first_call,
-            )
-    axes.axhline(_genz_llm(rows, case), color="black", linewidth=2, label="genz-llm, one point per call")
-    axes.set_xscale("log")
-    axes.set_xlabel("points of the sweep")
-    axes.set_title(f"{case} by size: medians and quartiles", fontsize=10)
-
-
-def _by_case(axes: Axes, rows: list[Row], cases: list[str]) -> None:
-    for k, case in enumerate(cases):
-        for shift, ((figures, dtype), style) in zip((-0.24, -0.08, 0.08, 0.24), STYLES.items(), strict=True):
-            nearest = min(_series(rows, case, figures, dtype), key=lambda r: abs(r["points"] - 1e6), default=None)
-            if nearest:
-                axes.plot(k + shift, nearest["points_per_second"], color=style["color"], marker=style["marker"])
-        speed = _genz_llm(rows, case)
-        axes.plot([k - 0.36, k + 0.36], [speed, speed], color="black", linewidth=2)
-        axes.annotate(f"{speed:.0f}", (k, speed), xytext=(0, 5), textcoords="offset points", ha="center")
-    axes.set_xlim(-0.5, len(cases) - 0.5)
-    axes.set_xticks(range(len(cases)), [case.replace(", ", ",\n") for case in cases])
-    axes.set_title("sweeps of about 10⁶ points: medians", fontsize=10)
-
-
-def draw(rows: list[Row], path: Path) -> None:
-    """Draw points per second against the size of the sweep, and by case, both with genz-llm's."""
-    cases = _cases(rows)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.5, 4.6), sharey=True, width_ratios=(1.25, 1), layout="constrained"
-    )
-    _against_size(left, rows, cases[0])
-    _by_case(right, rows, cases)
-    left.set_yscale("log")
-    left.set_ylim(1, 1e9)
-    left.set_ylabel("points per second")
-    for axes in (left, right):
-        axes.grid(axis="y", color="0.88", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
-
-
 def main() -> None:
-    """Print the table and write `results.md` and `results.png`."""
+    """Print the report and write `results.md` and `results.png`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=HERE / "results.json", help="file of --benchmark-json")
     parser.add_argument("--out", type=Path, default=HERE, help="directory of results.md and results.png")
@@ -212,7 +167,7 @@ def main() -> None:
     text = document(rows)
     print(text)
     (options.out / "results.md").write_text(text, encoding="utf-8")
-    draw(rows, options.out / "results.png")
+    figure.draw(rows, options.out / "results.png")
 
 
 if __name__ == "__main__":
