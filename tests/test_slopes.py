@@ -41,7 +41,7 @@ def test_slopes_are_those_of_central_differences(factored, monkeypatch):
         around = []
         for step in (-1e-6, 1e-6):
             moved = start * (1 + step) if name != "memory_efficiency" else 1.0 + min(step, 0.0)
-            change: Any = gz.axis(moved) if own is not None else moved
+            change: Any = moved if own is None else gz.axis(np.asarray(moved))
             there = gz.sweep(platform=GRID.replace(**{name: change}), **GIVEN, figures=FIGURES)
             around.append({figure: there[figure].values for figure in FIGURES})
         wide: Any = 2e-6 * start if name != "memory_efficiency" else 1e-6
