@@ -17,6 +17,7 @@ from results import ON_DEVICE, OURS, RESIDENT
 
 import genz_jax as gz
 from genz_jax import evaluate
+from genz_jax.explore import factored
 
 NUMPY, NUMBA, NUMEXPR = "NumPy", "numba", "numexpr"
 NAIVE, FACTORED = "C, naive", "C, factored"
@@ -29,6 +30,7 @@ def forget() -> None:
     """Drop all that JAX has compiled and traced."""
     jax.clear_caches()
     evaluate.compiled.cache_clear()
+    factored.program_of.cache_clear()
 
 
 def ours(call: Call, arrays: ArraysOf) -> Competitor:

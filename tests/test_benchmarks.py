@@ -32,6 +32,7 @@ def report(record: Path, out: Path) -> str:
     return (out / "results.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_one_contest_and_its_report(tmp_path):
     record = tmp_path / "results.json"
     done = run("--quick", "--benchmark-only", f"--benchmark-json={record}", "-k", "hardware and 10000-decode")

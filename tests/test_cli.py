@@ -83,9 +83,8 @@ def _examples(command: str) -> list[str]:
     return [" ".join(line.split()) for line in lines if line.startswith("genz-jax ")]
 
 
-INVERSE = ("search", "require", "sensitivity", "tune", "cost")
 EXAMPLES = [
-    pytest.param(line, marks=[pytest.mark.slow] if command in INVERSE and i else [])
+    pytest.param(line, marks=[pytest.mark.slow] if i or command == "tune" else [])
     for command in COMMANDS
     for i, line in enumerate(_examples(command))
 ]

@@ -17,7 +17,7 @@ from genz_jax.formats import FORMATS
 SUMMARY, MODELS = DATA / "summary.csv", DATA / "models.json"
 
 
-@pytest.mark.parametrize(("x64", "rtol"), [(True, 1e-9), (False, 1e-5)])
+@pytest.mark.parametrize(("x64", "rtol"), [(True, 1e-9), pytest.param(False, 1e-5, marks=pytest.mark.slow)])
 def test_every_figure_of_every_case(x64: bool, rtol: float):
     with jax.enable_x64(x64):
         report, table = parity.run(SUMMARY, MODELS, rtol)
