@@ -115,9 +115,12 @@ class Totals(eqx.Module):
 
 def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions) -> Totals:
     times: dict[str, OperatorTime] = {}
-    sums: dict[str, Number] = dict.fromkeys(("compute", "memory", "network", "peak_compute", "bytes"), 0.0)
-    # Apart, since each depends on fewer axes than their sum: matrix units, memory alone, links.
-    apart: dict[str, Number] = dict.fromkeys(("roofline", "vector", "network"), 0.0)
+    # By kind of operator, since each of these sums depends on fewer axes than all together.
+    kinds = ("roofline", "vector", "network")
+    apart: dict[str, dict[str, Number]] = {name: dict.fromkeys(kinds, 0.0) for name in ("latency", "compute", "memory")}
+    network: Number = 0.0
+    peak_compute: Number = 0.0
+    moved: Number = 0.0
     bound: list[Number] = [0.0, 0.0]
     breakdown: dict[str, Number] = dict.fromkeys(COMPONENTS, 0.0)
     for op, asked in zip(work.ops, work.loads, strict=True):
@@ -125,29 +128,30 @@ def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions
         if op.hides:
             time = _beside(time, [times[name].latency for name in op.hides], op.ranks)
         times[op.name] = time
-        for name in ("compute", "memory", "network"):
-            sums[name] = sums[name] + getattr(time, name)
-        sums["peak_compute"] = sums["peak_compute"] + asked.flops * speeds.flop[op.operand]
-        sums["bytes"] = sums["bytes"] + asked.bytes + asked.onchip_bytes
+        kind = "network" if op.kind in COLLECTIVES else "vector" if op.kind == "vector" else "roofline"
+        for name, sums in apart.items():
+            sums[kind] = sums[kind] + getattr(time, name)
+        network = network + time.network
+        peak_compute = peak_compute + asked.flops * speeds.flop[op.operand]
+        moved = moved + asked.bytes + asked.onchip_bytes
         breakdown[op.component] = breakdown[op.component] + time.latency
-        group = "network" if op.kind in COLLECTIVES else "vector" if op.kind == "vector" else "roofline"
-        apart[group] = apart[group] + time.latency
-        if group == "roofline":
+        if kind == "roofline":
             by_memory = time.memory >= time.compute
             bound[Bound.compute] = bound[Bound.compute] + jnp.where(by_memory, 0.0, time.latency)
             bound[Bound.memory] = bound[Bound.memory] + jnp.where(by_memory, time.latency, 0.0)
-    all_of = {"latency": apart["roofline"] + (apart["vector"] + apart["network"])}
-    shared = [(all_of | sums)[name] for name in ("latency", "compute", "memory", "network")]
-    waits = (bound[Bound.compute], bound[Bound.memory] + apart["vector"], apart["network"])
+    latency, compute, memory = (sums["roofline"] + (sums["vector"] + sums["network"]) for sums in apart.values())
+    waits = (bound[Bound.compute], bound[Bound.memory] + apart["latency"]["vector"], apart["latency"]["network"])
     # One by one, so that what is not asked for is dropped; each would else be computed anew for every figure of it.
-    latency, compute, memory, network, *bound = [computed_once(total) for total in (*shared, *waits)]
+    latency, compute, memory, network, *bound = [
+        computed_once(total) for total in (latency, compute, memory, network, *waits)
+    ]
     return Totals(
         latency,
         compute,
         memory,
         network,
-        sums["peak_compute"],
-        sums["bytes"] * speeds.byte,
+        peak_compute,
+        moved * speeds.byte,
         (bound[0], bound[1], bound[2]),
         breakdown,
         tuple(times.values()),

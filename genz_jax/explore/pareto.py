@@ -90,7 +90,8 @@ def _front_of_three(rows: np.ndarray) -> np.ndarray:
     The least third column so far for every second column is a staircase, in which each row is looked up (Kung, Luccio
     and Preparata 1975).
     """
-    second, third = [-np.inf], [np.inf]  # second rises, third falls
+    second: list[float] = []  # rises
+    third: list[float] = []  # falls
     kept, last = [], None
     for place, row in enumerate(rows.tolist()):
         if row == last:
@@ -98,11 +99,11 @@ def _front_of_three(rows: np.ndarray) -> np.ndarray:
             continue
         _, b, c = row
         at = bisect.bisect_right(second, b)
-        if third[at - 1] <= c and at > 1:
+        if at and third[at - 1] <= c:
             continue
         kept.append(place)
         last = row
-        start = at - 1 if second[at - 1] == b else at
+        start = at - 1 if at and second[at - 1] == b else at
         end = start
         while end < len(third) and third[end] >= c:
             end += 1
