@@ -1,0 +1,88 @@
+"""A function cut into terms and what joins them is the function."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+import genz_jax as gz
+from genz_jax.explore import blocks, factored
+
+CHIP = gz.platform("H100-SXM").replace(
+    mem_bw=gz.geomspace("1 TB/s", "20 TB/s", 9), link_latency=gz.axis(["1 us", "3 us", "9 us"])
+)
+CHUNKS = gz.Workload(
+    prefill_chunks=(gz.PrefillChunk(128, 256),), decode_chunks=(gz.DecodeChunk(4, 4, gz.axis([512, 1024], "context")),)
+)
+STAGES = ["request", "decode", "chunked", "memory", "speculative_decode"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_figure_of_every_stage_is_that_of_the_whole_function(stage, monkeypatch):
+    workload = CHUNKS if stage == "chunked" else gz.Workload(gz.axis([1, 8, 64]), 300, 40)
+    draft = gz.Speculation(gz.model("opt-125m"), 4, 0.8) if stage.startswith("spec") else None
+    models = ["gpt2", "mixtral-8x7b", "falcon-mamba-7b"] if draft is None else "gpt2"
+
+    def swept() -> xr.Dataset:
+        spread = gz.Parallelism(tp=gz.axis([1, 2, 4]))
+        details = {"breakdown": True, "operators": True} if stage == "decode" else {}
+        return gz.sweep(
+            models, CHIP, workload, spread, "fp8", speculation=draft, stage=stage, progress=False, **details
+        )
+
+    whole = swept()
+    monkeypatch.setattr(blocks, "FACTORED", 1)
+    monkeypatch.setattr(factored, "SHARE", 2)
+    monkeypatch.setattr(blocks, "BLOCK", 50)
+    monkeypatch.setattr(blocks, "HELD", 3000)  # several regions
+    factored.program_of.cache_clear()
+    parts = swept()
+    assert factored.program_of.cache_info().misses == 1
+    assert set(parts) == set(whole)
+    for name, variable in whole.items():
+        assert parts[name].dims == variable.dims, name
+        np.testing.assert_allclose(parts[name], variable, rtol=1e-12, err_msg=str(name))
+
+
+def arrays(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    return [np.random.default_rng(i).uniform(0.5, 2.0, shape) for i, shape in enumerate(shapes)]
+
+
+def test_terms_are_what_depends_on_few_points():
+    def function(given: list[Any]) -> Any:
+        a, b, c = given
+        return jnp.maximum(jnp.exp(a) * 2.0, jnp.log(b)) + jnp.sqrt(c)
+
+    program = factored.Program(function, [jax.ShapeDtypeStruct(s, float) for s in ((2, 1), (1, 2), ())])
+    split, region = factored.region_of(program, [100, 200], [10, 200], 10**6)
+    assert region == (100, 200)
+    assert sorted(map(sorted, split.axes)) == [[], [0], [1]]
+    assert not {op.primitive.name for op in split.late} & {"exp", "log", "sqrt", "mul"}
+    given = arrays((100, 1), (1, 200), ())
+    terms = split.terms(given)
+    assert sum(np.size(term) for term in terms) == 100 + 200 + 1
+    np.testing.assert_allclose(split.joined(terms), function(given), rtol=1e-12)
+
+
+def test_terms_of_a_region_are_no_more_than_may_be_held():
+    def function(given: list[Any]) -> Any:
+        a, b, c = given
+        return jnp.maximum(a * b, c)
+
+    program = factored.Program(function, [jax.ShapeDtypeStruct(s, float) for s in ((2, 1, 1), (1, 2, 1), (1, 1, 2))])
+    split, region = factored.region_of(program, [64, 64, 1000], [1, 8, 1000], 1600)
+    assert sum(np.prod([region[i] for i in axes]) for axes in split.axes) <= 1600
+    assert region[0] < 64
+
+
+def test_what_is_not_element_by_element_is_computed_as_it_is():
+    def function(given: list[Any]) -> Any:
+        return jnp.cumsum(given[0], axis=0) * given[1]
+
+    with pytest.raises(factored.Unfit, match="cumsum"):
+        factored.Program(function, [jax.ShapeDtypeStruct(s, float) for s in ((2, 1), (1, 2))])
+    structure = jax.tree.structure([0, 0])
+    assert factored.program_of(function, structure, ((2, 1), (1, 2)), "float64") is None
