@@ -28,7 +28,7 @@ def test_every_figure_of_every_stage_is_that_of_the_whole_function(stage, monkey
 
     def swept() -> xr.Dataset:
         spread = gz.Parallelism(tp=gz.axis([1, 2, 4]))
-        details = {"breakdown": True, "operators": True} if stage == "decode" else {}
+        details: dict[str, Any] = {"breakdown": True, "operators": True} if stage == "decode" else {}
         return gz.sweep(
             models, CHIP, workload, spread, "fp8", speculation=draft, stage=stage, progress=False, **details
         )
