@@ -5,11 +5,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import distributed
 import jax
 import pytest
 from test_store import CHUNKS, contents, done, names_in, same, small
-
-distributed = pytest.importorskip("distributed")
 
 
 @pytest.fixture(scope="module")

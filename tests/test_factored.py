@@ -47,6 +47,18 @@ def test_every_figure_of_every_stage_is_that_of_the_whole_function(stage, monkey
         np.testing.assert_allclose(parts[name], variable, rtol=1e-12, err_msg=str(name))
 
 
+def test_axes_of_one_value_stay_dimensions(monkeypatch):
+    chip = CHIP.replace(flops=gz.axis(["1 PFLOP/s"]), link_latency="1 us")
+    given: Any = (["gpt2"], chip, gz.Workload(gz.axis([4]), 300, 40))
+    whole = gz.sweep(*given, progress=False)
+    monkeypatch.setattr(blocks, "FACTORED", 1)
+    monkeypatch.setattr(factored, "SHARE", 2)
+    parts = gz.sweep(*given, progress=False)
+    for name, variable in whole.items():
+        assert parts[name].dims == variable.dims, name
+        np.testing.assert_allclose(parts[name], variable, rtol=1e-12, err_msg=str(name))
+
+
 def arrays(*shapes: tuple[int, ...]) -> list[np.ndarray]:
     return [np.random.default_rng(i).uniform(0.5, 2.0, shape) for i, shape in enumerate(shapes)]
 

@@ -12,7 +12,7 @@ from genz_jax.evaluate import Question
 from genz_jax.formats import FORMATS, WIDER, Format
 from genz_jax.inputs import precision as read
 from genz_jax.machine.roofline import formats_of, native_format
-from genz_jax.work.operators import attention_scores
+from genz_jax.work.products import attention_scores
 
 DEFAULT = Assumptions.default
 APART = DEFAULT.replace(fused_attention=False)

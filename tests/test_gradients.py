@@ -14,7 +14,7 @@ from genz_jax import assumptions
 from genz_jax.assumptions import Assumptions
 from genz_jax.evaluate import Case, Question, evaluate
 from genz_jax.stack import stack
-from genz_jax.work.operators import gemm
+from genz_jax.work.products import gemm
 
 DEFAULT, GENZ = assumptions.default, assumptions.genz
 SMOOTH = DEFAULT.replace(smooth=0.05)

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 import genz_jax as gz
 from genz_jax.machine.network import network_time, too_small
-from genz_jax.work import operators
+from genz_jax.work import collectives
 
 FP8 = gz.Precision("fp8")
 KINDS = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point"]
@@ -26,7 +26,7 @@ def network(levels: list[Level], efficiency: float = 1.0) -> gz.Platform:
 
 
 def ours(kind: str, nbytes: float, ranks: float, platform: gz.Platform, stride: float = 1.0) -> float:
-    op = getattr(operators, kind)("c", "pipeline", elements=nbytes, ranks=ranks, precision=FP8, stride=stride)
+    op = getattr(collectives, kind)("c", "pipeline", elements=nbytes, ranks=ranks, precision=FP8, stride=stride)
     return float(network_time(op, platform))
 
 
@@ -216,7 +216,7 @@ def test_a_level_that_joins_nothing_new_changes_nothing(kind: str, data: st.Data
 def test_more_ranks_never_take_less_time(kind: str):
     platform = network([(8, 1e11, 1e-6), (72, 5e10, 2e-6), (4096, 1e10, 5e-6)])
     ranks = np.arange(2.0, 300.0)
-    op: Any = getattr(operators, kind)("c", "pipeline", elements=1e8, ranks=ranks, precision=FP8)
+    op: Any = getattr(collectives, kind)("c", "pipeline", elements=1e8, ranks=ranks, precision=FP8)
     times = np.asarray(network_time(op, platform) * op.repeats)
     assert times.shape == ranks.shape
     assert np.all(np.diff(times) >= -1e-15)

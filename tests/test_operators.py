@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 import genz_jax as gz
 from genz_jax import assumptions
-from genz_jax.work import operators
+from genz_jax.work import collectives, elementwise, products
 from genz_jax.work.ffn import expected_experts
 from genz_jax.work.operators import Operator
 from genz_jax.work.step import Segment, ceil_div, floor_div, shard
@@ -26,7 +26,7 @@ def nbytes(dtype: np.dtype, *shape: int) -> int:
     return np.zeros(shape, dtype).nbytes
 
 
-def products(sizes: dict[str, int]) -> int:
+def multiply_adds(sizes: dict[str, int]) -> int:
     """Multiplications and additions of a contraction, one of each for every place of its index space."""
     return sum(2 for _ in index_tuples(sizes))
 
@@ -42,12 +42,12 @@ def check(
 
 @given(b=small, m=small, n=small, k=small)
 def test_gemm(b: int, m: int, n: int, k: int):
-    op = operators.gemm("g", "ffn", batch=b, m=m, n=n, k=k, precision=MIXED)
+    op = products.gemm("g", "ffn", batch=b, m=m, n=n, k=k, precision=MIXED)
     result = np.einsum("bmk,kn->bmn", np.zeros((b, m, k)), np.zeros((k, n)))
     weight = nbytes(WEIGHT, k, n)
     check(
         op,
-        flops=products({"b": b, "m": m, "n": n, "k": k}),
+        flops=multiply_adds({"b": b, "m": m, "n": n, "k": k}),
         input=nbytes(ACTIVATION, b, m, k),
         weight=weight,
         output=nbytes(ACTIVATION, *result.shape),
@@ -56,18 +56,18 @@ def test_gemm(b: int, m: int, n: int, k: int):
 
 
 def test_gemm_stores_what_it_is_told_to():
-    op = operators.gemm("g", "head", batch=1, m=2, n=3, k=4, precision=MIXED, stored=0.0)
+    op = products.gemm("g", "head", batch=1, m=2, n=3, k=4, precision=MIXED, stored=0.0)
     assert float(op.stored) == 0.0
     assert float(op.weight) == nbytes(WEIGHT, 4, 3)
 
 
 @given(b=small, n=small, k=small)
 def test_fc(b: int, n: int, k: int):
-    op = operators.fc("f", "ffn", batch=b, n=n, k=k, precision=MIXED)
+    op = products.fc("f", "ffn", batch=b, n=n, k=k, precision=MIXED)
     weight = nbytes(WEIGHT, k, n)
     check(
         op,
-        flops=products({"b": b, "n": n, "k": k}),
+        flops=multiply_adds({"b": b, "n": n, "k": k}),
         input=nbytes(ACTIVATION, b, k),
         weight=weight,
         output=nbytes(ACTIVATION, b, n),
@@ -77,11 +77,11 @@ def test_fc(b: int, n: int, k: int):
 
 @given(g=small, m=small, n=small, k=small)
 def test_grouped_gemm(g: int, m: int, n: int, k: int):
-    op = operators.grouped_gemm("g", "ffn", groups=g, m=m, n=n, k=k, precision=MIXED, stored=7.0)
+    op = products.grouped_gemm("g", "ffn", groups=g, m=m, n=n, k=k, precision=MIXED, stored=7.0)
     result = np.einsum("gmk,gkn->gmn", np.zeros((g, m, k)), np.zeros((g, k, n)))
     check(
         op,
-        flops=products({"g": g, "m": m, "n": n, "k": k}),
+        flops=multiply_adds({"g": g, "m": m, "n": n, "k": k}),
         input=nbytes(ACTIVATION, g, m, k),
         weight=nbytes(WEIGHT, g, k, n),
         output=nbytes(ACTIVATION, *result.shape),
@@ -91,7 +91,7 @@ def test_grouped_gemm(g: int, m: int, n: int, k: int):
 
 @given(b=small, c=small, length=small, width=small)
 def test_conv1d_counts_the_taps_of_a_causal_depthwise_convolution(b: int, c: int, length: int, width: int):
-    op = operators.conv1d(
+    op = products.conv1d(
         "c", "ssm_scan", batch=b, channels_out=c, channels_in=c, length=length, width=width, precision=MIXED
     )
     padded, kernel = np.zeros((b, c, length + width - 1)), np.zeros((c, width))
@@ -112,7 +112,7 @@ def test_conv1d_counts_the_taps_of_a_causal_depthwise_convolution(b: int, c: int
 
 @given(b=small, out=small, inner=small, h=small, w=small, r=st.sampled_from([1, 3]), s=st.sampled_from([1, 3]))
 def test_conv2d_counts_taps(b: int, out: int, inner: int, h: int, w: int, r: int, s: int):
-    op = operators.conv2d(
+    op = products.conv2d(
         "c",
         "embedding",
         batch=b,
@@ -139,7 +139,7 @@ def test_conv2d_counts_taps(b: int, out: int, inner: int, h: int, w: int, r: int
 
 @given(b=small, c=small, h=small, w=small, r=st.sampled_from([1, 3]), s=st.sampled_from([1, 3]))
 def test_depthwise_conv2d_counts_taps(b: int, c: int, h: int, w: int, r: int, s: int):
-    op = operators.depthwise_conv2d(
+    op = products.depthwise_conv2d(
         "c",
         "embedding",
         batch=b,
@@ -176,7 +176,7 @@ def test_attention(b: int, kv: int, group: int, queries: int, past: int, size: i
     keys = nbytes(CACHE, b, kv, context, size)
     vectors = nbytes(ACTIVATION, b, heads, queries, size)
     scores = b * heads * pairs * ACTIVATION.itemsize
-    score, value = operators.attention_scores("s", **sizes), operators.attention_values("v", **sizes)
+    score, value = products.attention_scores("s", **sizes), products.attention_values("v", **sizes)
     check(score, flops=count, input=vectors, weight=keys, output=scores, stored=0.0, cached=keys)
     check(value, flops=count, input=scores, weight=keys, output=vectors, stored=0.0, cached=keys)
     assert (score.on_chip, value.on_chip) == ("o", "i")
@@ -192,7 +192,7 @@ def test_attention_caches_what_it_is_told_to():
         "pairs": 5,
         "head_dim": 4,
     }
-    for build in (operators.attention_scores, operators.attention_values):
+    for build in (products.attention_scores, products.attention_values):
         assert float(build("a", precision=MIXED, cached=3.0, **sizes).cached) == 3.0
 
 
@@ -243,10 +243,10 @@ def test_einsum(equation: str, data: st.DataObject):
     sizes = {label: data.draw(st.integers(1, 3), label=label) for label in labels}
     operands = [np.zeros([sizes[label] for label in part], ACTIVATION) for part in left.split(",")]
     result = np.einsum(equation, *operands)
-    op = operators.einsum("e", "ssm_scan", equation, sizes, precision=MIXED)
+    op = products.einsum("e", "ssm_scan", equation, sizes, precision=MIXED)
     check(
         op,
-        flops=products(sizes),
+        flops=multiply_adds(sizes),
         input=operands[0].nbytes,
         weight=operands[1].nbytes,
         output=result.nbytes,
@@ -257,12 +257,12 @@ def test_einsum(equation: str, data: st.DataObject):
 @pytest.mark.parametrize("equation", ["ij,jk", "ij->ij", "i,j,k->ijk", "i1,j->ij", ""])
 def test_einsum_refuses_what_is_no_equation_of_two_operands(equation: str):
     with pytest.raises(ValueError, match="must have two operands and a result"):
-        operators.einsum("e", "ssm_scan", equation, {"i": 1, "j": 1, "k": 1}, precision=MIXED)
+        products.einsum("e", "ssm_scan", equation, {"i": 1, "j": 1, "k": 1}, precision=MIXED)
 
 
 def test_einsum_refuses_a_label_without_size():
     with pytest.raises(ValueError, match="no size for the labels k"):
-        operators.einsum("e", "ssm_scan", "ij,jk->ik", {"i": 1, "j": 1}, precision=MIXED)
+        products.einsum("e", "ssm_scan", "ij,jk->ik", {"i": 1, "j": 1}, precision=MIXED)
 
 
 @given(rows=small, width=small)
@@ -271,7 +271,7 @@ def test_vector_operators(rows: int, width: int):
     x, residual, gain = (np.ones((rows, width)) for _ in range(3))
     # Norm with residual: x + residual; square; accumulate; scale; gain, one operation per element each.
     steps = [x + residual, x * x, np.add.accumulate(x, axis=1), x * 0.5, x * gain]
-    norm = operators.norm("n", rows=rows, width=width, precision=MIXED, stored=5.0)
+    norm = elementwise.norm("n", rows=rows, width=width, precision=MIXED, stored=5.0)
     check(
         norm,
         flops=sum(step.size for step in steps),
@@ -281,14 +281,14 @@ def test_vector_operators(rows: int, width: int):
         stored=5.0,
     )
     # SiLU x/(1 + exp(−x)): exponential, addition, division, product; gated, times the other input.
-    plain = operators.activation("a", elements=rows * width, inputs=1.0, precision=MIXED)
+    plain = elementwise.activation("a", elements=rows * width, inputs=1.0, precision=MIXED)
     check(plain, flops=4 * x.size, input=tensor, weight=0, output=tensor, stored=0)
-    gated = operators.activation("a", elements=rows * width, inputs=2.0, precision=MIXED)
+    gated = elementwise.activation("a", elements=rows * width, inputs=2.0, precision=MIXED)
     check(gated, flops=5 * x.size, input=2 * tensor, weight=0, output=tensor, stored=0)
     # Softmax: maximum, subtract, exponential, sum, divide.
-    softmax = operators.softmax("s", rows=rows, width=width, precision=MIXED)
+    softmax = elementwise.softmax("s", rows=rows, width=width, precision=MIXED)
     check(softmax, flops=5 * x.size, input=tensor, weight=0, output=tensor, stored=0)
-    mapped = operators.elementwise(
+    mapped = elementwise.elementwise(
         "e", elements=rows * width, reads=3.0, writes=2.0, flops_per_element=1.5, precision=MIXED
     )
     check(mapped, flops=1.5 * x.size, input=3 * tensor, weight=0, output=2 * tensor, stored=0)
@@ -302,7 +302,7 @@ def test_selective_scan_counts_the_recurrence(b: int, length: int, channels: int
     for _ in itertools.product(range(b), range(length), range(channels), range(states)):
         # decay = exp(Δ·A); h = decay·h + (Δx)·B; y = y + C·h
         flops += sum((1, 1, 1, 1, 1, 1))
-    op = operators.selective_scan(
+    op = elementwise.selective_scan(
         "s",
         batch=b,
         length=length,
@@ -329,7 +329,7 @@ COLLECTIVES = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "poin
 @pytest.mark.parametrize("kind", COLLECTIVES)
 @pytest.mark.parametrize("ranks", [1.0, 2.0, 6.0])
 def test_collectives_carry_their_message(kind: str, ranks: float):
-    op = getattr(operators, kind)("c", "pipeline", elements=10.0, ranks=ranks, precision=MIXED, stride=3.0)
+    op = getattr(collectives, kind)("c", "pipeline", elements=10.0, ranks=ranks, precision=MIXED, stride=3.0)
     assert op.kind == kind
     assert float(op.message) == (nbytes(ACTIVATION, 10) if ranks > 1 else 0)
     assert (float(op.ranks), float(op.stride)) == (ranks, 3.0)
@@ -338,7 +338,7 @@ def test_collectives_carry_their_message(kind: str, ranks: float):
 
 
 def test_times_multiplies_repeats():
-    op = operators.gemm("g", "ffn", batch=1, m=1, n=1, k=1, precision=MIXED).times(3.0).times(4.0)
+    op = products.gemm("g", "ffn", batch=1, m=1, n=1, k=1, precision=MIXED).times(3.0).times(4.0)
     assert float(op.repeats) == 12.0
     assert float(op.flops) == 2.0
 

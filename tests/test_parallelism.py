@@ -15,7 +15,7 @@ from genz_jax.evaluate import Question, slim
 from genz_jax.machine.network import network_time
 from genz_jax.machine.roofline import OperatorTime
 from genz_jax.stages import _beside
-from genz_jax.work import operators
+from genz_jax.work import collectives
 from genz_jax.work.step import Segment
 
 PRESETS = {"default": assumptions.default, "genz": assumptions.genz}
@@ -165,7 +165,7 @@ def test_a_pass_waits_for_the_slowest_link_between_neighbours(ranks: int, stride
     levels = [(8, 450e9, 1e-6), (64, 50e9, 5e-6), (4096, 12e9, 2e-5)]
     platform = gz.Platform(1e15, 1e12, 1e11, network=tuple(gz.NetworkLevel(*level) for level in levels))
     block = 3e6
-    op = operators.ring("r", "attention_collectives", elements=block, ranks=ranks, precision=gz.Precision("fp8"),
+    op = collectives.ring("r", "attention_collectives", elements=block, ranks=ranks, precision=gz.Precision("fp8"),
                         stride=stride)  # fmt: skip
     hops = []
     for rank in range(ranks):

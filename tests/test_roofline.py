@@ -17,7 +17,7 @@ from genz_jax.formats import FORMATS
 from genz_jax.machine.energy import energy
 from genz_jax.machine.memory import capacity_check
 from genz_jax.machine.roofline import Speeds, compute_rate, load, operator_time
-from genz_jax.work import operators
+from genz_jax.work import elementwise, operators, products
 
 BF16 = gz.Precision("bf16")
 positive = st.floats(1e-3, 1e3)
@@ -31,7 +31,7 @@ def timed(op: operators.Operator, platform: gz.Platform, physics=assumptions.def
 @given(m=st.integers(0, 5000), n=st.integers(1, 9000), k=st.integers(1, 9000), compute=positive, memory=positive)
 def test_a_gemm_takes_the_longer_of_compute_and_memory(m: int, n: int, k: int, compute: float, memory: float):
     platform = gz.Platform(compute * 1e12, memory * 1e9, 1e12, compute_efficiency=0.6, memory_efficiency=0.8)
-    op = operators.gemm("g", "ffn", batch=2.0, m=float(m), n=float(n), k=float(k), precision=BF16).times(3.0)
+    op = products.gemm("g", "ffn", batch=2.0, m=float(m), n=float(n), k=float(k), precision=BF16).times(3.0)
     time = timed(op, platform)
     at_peak = 3 * 2 * 2 * m * n * k / (compute * 1e12)
     moved = 3 * 2 * (2 * m * k + k * n + 2 * m * n) / (memory * 1e9) if m else 0.0
@@ -45,7 +45,7 @@ def test_a_gemm_takes_the_longer_of_compute_and_memory(m: int, n: int, k: int, c
 @pytest.mark.parametrize("on_chip", ["", "i", "o", "io", "iwo", "w"])
 def test_tensors_on_chip_take_no_memory_time(on_chip: str):
     platform = gz.Platform(1e30, 2e12, 1e12, onchip_bw=7e12, memory_efficiency=0.5)
-    op = operators.gemm("g", "ffn", batch=1.0, m=3.0, n=5.0, k=7.0, precision=BF16, on_chip=on_chip)
+    op = products.gemm("g", "ffn", batch=1.0, m=3.0, n=5.0, k=7.0, precision=BF16, on_chip=on_chip)
     tensors = {"i": 2 * 3 * 7, "w": 2 * 7 * 5, "o": 2 * 3 * 5}
     outside = sum(size for name, size in tensors.items() if name not in on_chip)
     inside = sum(size for name, size in tensors.items() if name in on_chip)
@@ -56,7 +56,7 @@ def test_tensors_on_chip_take_no_memory_time(on_chip: str):
 
 def test_vector_operators_wait_for_memory_alone():
     platform = gz.Platform(1.0, 2e12, 1e12, memory_efficiency=0.5)
-    time = timed(operators.norm("n", rows=11.0, width=13.0, precision=BF16), platform)
+    time = timed(elementwise.norm("n", rows=11.0, width=13.0, precision=BF16), platform)
     assert float(time.compute) == 0.0
     assert float(time.latency) == float(time.memory) == pytest.approx(4 * 2 * 11 * 13 / 2e12 / 0.5, rel=1e-12)
 

@@ -5,6 +5,7 @@ block, which is several times faster than a reduction within the block; the few 
 end. What needs more than that looks at single points on the host, where few pass a test that is made for all of them.
 """
 
+import abc
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ MANY_BEATERS = 64
 """Those for more objectives, whose fronts are surfaces."""
 
 
-class Accumulator:
+class Accumulator(abc.ABC):
     """Base: what is kept of the blocks of a grid.
 
     Attributes:
@@ -57,6 +58,7 @@ class Accumulator:
         self.floats: Any = jnp.result_type(float)
 
     @staticmethod
+    @abc.abstractmethod
     def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
         """In the compiled function: the carry with a block, and what the host shall see of it.
 
@@ -66,7 +68,6 @@ class Accumulator:
             aid: what it is compared with.
             seen: the points.
         """
-        raise NotImplementedError
 
     def group(self, block: Block) -> tuple[int, ...]:
         """What blocks of one run of the carry have in common: their number along each dimension that is kept."""
@@ -78,16 +79,19 @@ class Accumulator:
 
     def sample(self, places: list[np.ndarray], out: Any) -> None:
         """See points from all over the grid, at those places along each dimension, before any block."""
+        del places, out
 
     def look(self, block: Block, out: Any) -> None:
         """See a block on the host."""
+        del block, out
 
     def close(self, first: Block, carry: Any) -> None:
         """Take in the carry of a run of blocks, of which one is given."""
+        del first, carry
 
+    @abc.abstractmethod
     def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
         """The result."""
-        raise NotImplementedError
 
     def full(self, value: Any, dtype: Any) -> jax.Array:
         """An array of a block, spread as blocks are."""

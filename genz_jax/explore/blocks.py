@@ -175,9 +175,9 @@ class Blocks(Collection[Block]):
         leaf = np.asarray(leaf)
         leaf = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
         spread = self.sharding is not None and leaf.ndim == len(self.order) and leaf.shape[self._along] > 1
-        return (
-            jax.device_put(leaf, self.sharding) if spread else jax.device_put(leaf) if self.sharding is None else leaf
-        )
+        if self.sharding is None:
+            return jax.device_put(leaf)
+        return jax.device_put(leaf, self.sharding) if spread else leaf
 
     def __len__(self) -> int:
         return math.prod(self.counts)
@@ -322,7 +322,6 @@ class Plan:
 
 def plan(
     function: Callable[[Any], Any],
-    compiled: Callable[[Any], Any],
     case: Case,
     sizes: Mapping[str, int],
     order: Dims,
@@ -332,7 +331,6 @@ def plan(
 
     Args:
         function: from a case of arrays to a tree of arrays; the same object for the same function.
-        compiled: the function, compiled.
         case: the case, with axes.
         sizes: lengths of its dimensions.
         order: dimensions from slow to fast.
@@ -341,16 +339,23 @@ def plan(
     shape = block_shape(sizes, order, work_dims(case)) if shape is None else shape
     arrays = labels.to_arrays(slim(case), order)
     if math.prod(sizes.values()) >= FACTORED:
-        leaves, structure = jax.tree.flatten(arrays)
-        axes = tuple(tuple(2 if n > 1 else 1 for n in np.shape(leaf)) for leaf in leaves)
+        # With length 2, also where an axis has but one value.
+        leaves, structure = jax.tree.flatten(labels.probe(slim(case), order))
+        axes = tuple(np.shape(leaf) for leaf in leaves)
         program = program_of(function, structure, axes, str(jax.numpy.result_type(float)))
         if program is not None:
             lengths = [shape[dim] for dim in order]
             split, region = region_of(program, [sizes[dim] for dim in order], lengths, HELD)
             blocks = Blocks(arrays, sizes, order, shape, split.terms, region)
             return Plan(blocks, split.join, split.joined, program.shapes, split.terms)
-    blocks = Blocks(arrays, sizes, order, shape)
-    return Plan(blocks, function, compiled, shapes_of(compiled, case, blocks))
+    blocks, whole = Blocks(arrays, sizes, order, shape), compiled(function)
+    return Plan(blocks, function, whole, shapes_of(whole, case, blocks))
+
+
+@functools.cache
+def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function, compiled once per structure and shapes of its argument."""
+    return jax.jit(function)
 
 
 def shapes_of(function: Callable[[Any], Any], case: Case, blocks: Blocks) -> Any:

@@ -45,6 +45,7 @@ class Operation:
 
     def __init__(self, primitive: Primitive, params: Mapping[str, Any], inputs: list[Any], output: int):
         self.primitive, self.params, self.inputs, self.output = primitive, dict(params), inputs, output
+        self.needs = {place for place in inputs if isinstance(place, int)}
 
     def run(self, values: Sequence[Any]) -> Any:
         """The output for inputs of any shapes that broadcast together."""
@@ -86,6 +87,7 @@ class Program:
     def __init__(self, function: Callable[[Any], Any], example: Any):
         closed, self.shapes = jax.make_jaxpr(function, return_shape=True)(example)
         self.structure = jax.tree.structure(self.shapes)
+        self._splits: dict[frozenset[Axes], Split] = {}
         self.operations: list[Operation] = []
         self.axes: list[Axes] = [_axes(var.aval.shape) for var in closed.jaxpr.invars]
         self.inputs = len(self.axes)
@@ -115,10 +117,11 @@ class Program:
             known |= dict(zip(eqn.outvars, outputs, strict=True))
         return [of(atom) for atom in jaxpr.outvars]
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019 - a program lives as long as its function
     def split(self, terms: frozenset[Axes]) -> "Split":
         """The program in two, where values that depend on one of those sets of axes are terms."""
-        return Split(self, terms)
+        if terms not in self._splits:
+            self._splits[terms] = Split(self, terms)
+        return self._splits[terms]
 
     def sets(self) -> set[Axes]:
         """All sets of axes that values depend on."""
@@ -140,23 +143,19 @@ class Split:
     def __init__(self, program: Program, terms: frozenset[Axes]):
         self.program = program
         live = {place for place in program.outputs if isinstance(place, int)}
-        early: list[Operation] = []
-        late: list[Operation] = []
+        needed = []
         for operation in reversed(program.operations):
             if operation.output in live:
-                live |= {place for place in operation.inputs if isinstance(place, int)}
-                (early if program.axes[operation.output] in terms else late).append(operation)
-        # An operation on few points may still need one on many.
+                live |= operation.needs
+                needed.append(operation)
         made_late: set[int] = set()
         self.early, self.late = [], []
-        for operation in sorted(early + late, key=lambda operation: operation.output):
-            needs = {place for place in operation.inputs if isinstance(place, int)}
-            if needs & made_late or program.axes[operation.output] not in terms:
-                made_late.add(operation.output)
-                self.late.append(operation)
-            else:
-                self.early.append(operation)
-        used = {place for op in self.late for place in op.inputs if isinstance(place, int)}
+        for operation in reversed(needed):
+            # An operation on few points may still need one on many.
+            late = program.axes[operation.output] not in terms or operation.needs & made_late
+            made_late |= {operation.output} if late else set()
+            (self.late if late else self.early).append(operation)
+        used = {place for operation in self.late for place in operation.needs}
         used |= {place for place in program.outputs if isinstance(place, int)}
         self.crossing = sorted(used - made_late)
         self.axes = [program.axes[place] for place in self.crossing]

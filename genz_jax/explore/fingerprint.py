@@ -1,10 +1,12 @@
 """Fingerprint: all that decides the numbers of a sweep, as text that can be stored and compared."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ def parameters(regions: Regions) -> dict[str, Any]:
     question = dataclasses.asdict(job.question)
     found = {
         "genz_jax_version": importlib.metadata.version("genz_jax"),
+        "genz_jax_code": code(),
         "numbers": "float64" if job.double else "float32",
         **{name: question[name] for name in ("stage", "breakdown", "operators")},
         "figures": None if job.question.figures is None else sorted(job.question.figures),
@@ -37,6 +40,18 @@ def parameters(regions: Regions) -> dict[str, Any]:
         **{f"chunks.{dim}": length for dim, length in regions.shape.items()},
     }
     return json.loads(json.dumps(found))
+
+
+@functools.cache
+def code() -> str:
+    """Hash of what computes the numbers: all Python files of the package but those of the command line and plots."""
+    root = Path(__file__).parent.parent
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] in ("cli", "plots"):
+            continue
+        found.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def digest(found: Mapping[str, Any]) -> str:

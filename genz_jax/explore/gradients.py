@@ -104,7 +104,7 @@ def gradients(
     grid = labels.read_grid(case)
     order = axis_order(case, grid.sizes)
     function = slopes_of(question, moved)
-    result, dims = gather(plan(function, _compiled(function), case, grid.sizes, order), progress)
+    result, dims = gather(plan(function, case, grid.sizes, order), progress)
     dataset = labels.to_dataset(variables(result, dims, order), grid, case, named, question)
     shown = {one.name: one for one in moved}
     texts = [shown[str(name)].unit for name in dataset.parameter.values]
@@ -174,8 +174,3 @@ def slopes_of(question: Question, moved: tuple[Parameter, ...]) -> Callable[[Cas
         )
 
     return slopes
-
-
-@functools.cache
-def _compiled(function: Any) -> Any:
-    return jax.jit(function)

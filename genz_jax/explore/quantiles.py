@@ -68,7 +68,7 @@ class Ranking:
             self._select(progress, wish)
 
     def _plan(self, shape: dict[str, int]) -> Plan:
-        return plan(self.function, jax.jit(self.function), self.service, self.sizes, self.order, shape)
+        return plan(self.function, self.service, self.sizes, self.order, shape)
 
     def _each(self, planned: Plan, chosen: list[Block], progress: bool, wish: Wish) -> Iterator[tuple[Block, Any]]:
         shape, function = tuple(planned.blocks.shape.values()), _values(planned.function)

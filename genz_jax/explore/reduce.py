@@ -15,7 +15,7 @@ import numpy as np
 from genz_jax import labels
 from genz_jax.evaluate import Question, slim
 from genz_jax.explore.accumulators import Accumulator, BestPoint, BestPoints, Front, Share
-from genz_jax.explore.blocks import Block, Plan, axis_order, block_shape, plan, progress_bar, work_dims
+from genz_jax.explore.blocks import Block, Plan, axis_order, plan, progress_bar
 from genz_jax.explore.interrupts import Wish, gently
 from genz_jax.explore.points import Ranked, Seen, case_of, described, judge
 from genz_jax.explore.quantiles import Ranking
@@ -122,13 +122,7 @@ def _plan(service: Service, question: Question, grid: Grid, ranked: Ranked) -> P
     asked = dataclasses.replace(question, figures=None, breakdown=False, operators=False)
     function = judge(asked, ranked)
     order = axis_order(service, grid.sizes)
-    shape = block_shape(grid.sizes, order, work_dims(service))
-    return plan(function, _compiled(function), service, grid.sizes, order, shape)
-
-
-@functools.cache
-def _compiled(function: Any) -> Any:
-    return jax.jit(function)
+    return plan(function, service, grid.sizes, order)
 
 
 def _accumulator(reduction: Reduction, planned: Plan, ranked: Ranked, shapes: Any) -> Accumulator:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from genz_jax import labels
-from genz_jax.evaluate import Case, Question, compiled, function_of, slim
+from genz_jax.evaluate import Case, Question, function_of, slim
 from genz_jax.explore.blocks import (
     Block,
     Blocks,
@@ -110,10 +110,9 @@ class Regions:
         self.grid = labels.read_grid(case)
         sizes, work = self.grid.sizes, work_dims(case)
         self.order = axis_order(case, sizes)
-        functions = (function_of(job.question), compiled(job.question))
         with jax.enable_x64(job.double):
             shape = block_shape(sizes, self.order, work, POINTS)
-            self._plan = plan(*functions, case, sizes, self.order, shape)
+            self._plan = plan(function_of(job.question), case, sizes, self.order, shape)
             # One point with every dimension says what the figures are, however large the grid.
             point = jax.tree.map(lambda leaf: np.zeros((1,) * len(self.order), leaf.dtype), self._plan.shapes)
             self._figures = variables(point, self._plan.dims, self.order)

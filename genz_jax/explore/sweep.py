@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from genz_jax import assumptions as physics, labels
 from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import DETAILED, STAGES, Case, Question, compiled, function_of
+from genz_jax.evaluate import DETAILED, STAGES, Case, Question, function_of
 from genz_jax.explore.blocks import axis_order, gather, plan, variables
 from genz_jax.explore.reduce import read_reductions, reduce_axes
 from genz_jax.explore.reductions import Reduction
@@ -183,7 +183,7 @@ def evaluate_axes(case: Case, names: dict[str, str], question: Question, progres
     """
     grid = labels.read_grid(case)
     order = axis_order(case, grid.sizes)
-    planned = plan(function_of(question), compiled(question), case, grid.sizes, order)
+    planned = plan(function_of(question), case, grid.sizes, order)
     result, dims = gather(planned, progress)
     return labels.to_dataset(variables(result, dims, order), grid, case, names, question)
 

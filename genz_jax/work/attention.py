@@ -9,10 +9,13 @@ import jax.numpy as jnp
 from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
 from genz_jax.specs import Attention, LatentAttention, LocalAttention, SparseAttention
+from genz_jax.work.collectives import all_reduce
 from genz_jax.work.context import combine_outputs
+from genz_jax.work.elementwise import elementwise
 from genz_jax.work.indexer import indexer, selected
 from genz_jax.work.kernel import Heads, attend, over_positions, windowed
-from genz_jax.work.operators import Operator, all_reduce, elementwise, gemm, grouped_gemm
+from genz_jax.work.operators import Operator
+from genz_jax.work.products import gemm, grouped_gemm
 from genz_jax.work.step import Deployment, Segment, Step, shard
 from genz_jax.work.vector import holding, pre_norm
 

@@ -4,7 +4,9 @@ import equinox as eqx
 
 from genz_jax.fields import Number
 from genz_jax.specs import LayerEmbedding, Projection, ResidualStreams
-from genz_jax.work.operators import Operator, elementwise, gemm
+from genz_jax.work.elementwise import elementwise
+from genz_jax.work.operators import Operator
+from genz_jax.work.products import gemm
 from genz_jax.work.step import Deployment, Step, shard
 
 

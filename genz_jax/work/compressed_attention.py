@@ -8,9 +8,12 @@ import jax.numpy as jnp
 from genz_jax.fields import Number
 from genz_jax.specs import CompressedAttention, Compressor, Indexer
 from genz_jax.work.attention import rotate_and_cache
+from genz_jax.work.collectives import all_reduce
 from genz_jax.work.context import combine_outputs
+from genz_jax.work.elementwise import elementwise
 from genz_jax.work.kernel import Heads, Sight, attend, over_positions, windowed
-from genz_jax.work.operators import Operator, all_reduce, attention_scores, elementwise, gemm, grouped_gemm
+from genz_jax.work.operators import Operator
+from genz_jax.work.products import attention_scores, gemm, grouped_gemm
 from genz_jax.work.step import Deployment, Segment, Step, floor_div, shard
 from genz_jax.work.vector import holding, pre_norm
 

@@ -6,7 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from genz_jax.fields import Number
-from genz_jax.work.operators import Operator, all_reduce, point_to_point, ring
+from genz_jax.work.collectives import all_reduce, point_to_point, ring
+from genz_jax.work.operators import Operator
 from genz_jax.work.step import Deployment, Segment, Step, ceil_div
 
 

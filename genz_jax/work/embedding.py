@@ -2,7 +2,10 @@
 
 from genz_jax.fields import Number
 from genz_jax.specs import Model
-from genz_jax.work.operators import Operator, all_gather, all_reduce, elementwise, gemm
+from genz_jax.work.collectives import all_gather, all_reduce
+from genz_jax.work.elementwise import elementwise
+from genz_jax.work.operators import Operator
+from genz_jax.work.products import gemm
 from genz_jax.work.step import Deployment, Step, floor_div, shard
 
 

@@ -4,16 +4,10 @@ import jax.numpy as jnp
 
 from genz_jax.fields import Number
 from genz_jax.specs import FFN, MoE
-from genz_jax.work.operators import (
-    Operator,
-    activation,
-    all_gather,
-    all_reduce,
-    all_to_all,
-    gemm,
-    grouped_gemm,
-    softmax,
-)
+from genz_jax.work.collectives import all_gather, all_reduce, all_to_all
+from genz_jax.work.elementwise import activation, softmax
+from genz_jax.work.operators import Operator
+from genz_jax.work.products import gemm, grouped_gemm
 from genz_jax.work.step import Deployment, Step, ceil_div, floor_div, shard
 from genz_jax.work.vector import holding, pre_norm
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from genz_jax.fields import Number
 from genz_jax.specs import Indexer
 from genz_jax.work.kernel import Sight, over_positions
-from genz_jax.work.operators import Operator, attention_scores, gemm
+from genz_jax.work.operators import Operator
+from genz_jax.work.products import attention_scores, gemm
 from genz_jax.work.step import Deployment, Segment, Step
 from genz_jax.work.vector import holding
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
 from genz_jax.work.context import pass_keys
-from genz_jax.work.operators import Operator, Stretch, attention_scores, attention_values
+from genz_jax.work.operators import Operator, Stretch
+from genz_jax.work.products import attention_scores, attention_values
 from genz_jax.work.step import Deployment, Segment, Step
 
 Build = Callable[[Sequence[Segment]], list[Operator]]

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 
 from genz_jax.fields import Number
 from genz_jax.specs import SSD, SSM, DeltaNet, LinearAttention
+from genz_jax.work.collectives import all_reduce
 from genz_jax.work.context import pass_states
-from genz_jax.work.operators import Operator, all_reduce, conv1d, einsum, gemm, selective_scan
+from genz_jax.work.elementwise import selective_scan
+from genz_jax.work.operators import Operator
+from genz_jax.work.products import conv1d, einsum, gemm
 from genz_jax.work.step import Deployment, Step, shard
 from genz_jax.work.vector import holding, pre_norm
 

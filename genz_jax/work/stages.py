@@ -9,10 +9,11 @@ from genz_jax.fields import Number
 from genz_jax.specs import DecodeChunk, Model, Workload
 from genz_jax.work.attention import attention_layer, latent_attention_layer
 from genz_jax.work.auxiliary import layer_embedding_layer, projection, residual_streams_layer
+from genz_jax.work.collectives import point_to_point
 from genz_jax.work.compressed_attention import compressed_attention_layer
 from genz_jax.work.embedding import embedding, head
 from genz_jax.work.ffn import ffn_layer, moe_layer
-from genz_jax.work.operators import Operator, point_to_point
+from genz_jax.work.operators import Operator
 from genz_jax.work.ssm import delta_net_layer, linear_attention_layer, ssd_layer, ssm_layer
 from genz_jax.work.step import Deployment, Segment, Step, floor_div
 

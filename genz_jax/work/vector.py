@@ -4,7 +4,8 @@ import equinox as eqx
 
 from genz_jax.fields import Number
 from genz_jax.specs import Precision
-from genz_jax.work.operators import Operator, norm
+from genz_jax.work.elementwise import norm
+from genz_jax.work.operators import Operator
 from genz_jax.work.step import Deployment, Step
 
 
