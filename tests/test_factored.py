@@ -17,7 +17,10 @@ CHIP = gz.platform("H100-SXM").replace(
 CHUNKS = gz.Workload(
     prefill_chunks=(gz.PrefillChunk(128, 256),), decode_chunks=(gz.DecodeChunk(4, 4, gz.axis([512, 1024], "context")),)
 )
-STAGES = ["request", "decode", "chunked", "memory", "speculative_decode"]
+STAGES = [
+    "decode",
+    *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("request", "chunked", "memory", "speculative_decode")),
+]
 
 
 @pytest.mark.parametrize("stage", STAGES)

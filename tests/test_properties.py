@@ -189,6 +189,7 @@ def test_single_precision_is_double_precision(stage: str, preset: str):
 
 
 @every_stage
+@pytest.mark.slow
 def test_vmap_is_a_loop(stage: str, preset: str):
     case, question = random_case(stage, 3, len(ZOO)), full_question(stage, preset)
     together = once(case, question)

@@ -152,6 +152,7 @@ def test_fractions_count_what_meets_the_objective(cut, good, over):
     assert (found.points == good.size // expected.size).all()
 
 
+@pytest.mark.slow
 def test_many_at_once_and_limits_as_axes(cut, whole):
     limits = np.array([2e-3, 5e-3, 1.0])
     reductions = {"best": gz.Best("ttft", ["tp", "batch"]), "share": gz.Fraction(["tp", "batch"]), "k": gz.TopK("ttft")}
@@ -179,6 +180,7 @@ def test_objectives_of_cost_and_of_ones_own(whole, good):
     assert float(found["own"]["<lambda>"]) == pytest.approx(float(own.max()), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_nothing_found():
     found = ask(gz.Best("tpot", "batch"), gz.SLO(tpot="1 ns"))
     assert not found.found.any()
@@ -190,6 +192,7 @@ def test_nothing_found():
     assert np.isnan(empty["q"].tpot).all()
 
 
+@pytest.mark.slow
 def test_one_point():
     found = gz.sweep("gpt2", "H100-SXM", None, reduce=gz.Best("tpot"), progress=False)
     assert float(found.tpot) == pytest.approx(float(gz.estimate("gpt2", "H100-SXM").tpot), rel=1e-12)
