@@ -30,6 +30,7 @@ def forget() -> None:
     """Drop all that JAX has compiled and traced."""
     jax.clear_caches()
     evaluate.compiled.cache_clear()
+    evaluate.function_of.cache_clear()
     factored.program_of.cache_clear()
 
 

@@ -136,8 +136,10 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[TraceCount]:
 
     monkeypatch.setattr(evaluate, "evaluate", counted)
     evaluate.compiled.cache_clear()
+    evaluate.function_of.cache_clear()
     yield counter
     evaluate.compiled.cache_clear()
+    evaluate.function_of.cache_clear()
 
 
 @pytest.fixture

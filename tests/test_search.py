@@ -9,7 +9,7 @@ import pytest
 
 import genz_jax as gz
 from genz_jax import stages
-from genz_jax.evaluate import compiled
+from genz_jax.evaluate import function_of
 from genz_jax.explore import candidates as c
 from genz_jax.explore.search_result import SENSES, SearchResult
 from genz_jax.work.mapping import REASONS
@@ -282,7 +282,7 @@ def test_the_table_has_the_best_first():
 
 
 def test_a_search_of_many_blocks_is_traced_once(monkeypatch):
-    compiled.cache_clear()
+    function_of.cache_clear()
     seen = []
     real = stages.forward_pass
 
@@ -296,7 +296,7 @@ def test_a_search_of_many_blocks_is_traced_once(monkeypatch):
     assert sorted(seen) == ["decode", "prefill"]
     gz.search("qwen2.5-14b", "H200", LOAD.replace(input_tokens=77), chips=range(1, 129), progress=False)
     assert len(seen) == 2
-    compiled.cache_clear()
+    function_of.cache_clear()
 
 
 # -------------------------------------------------------------------------------------------- the published analyser

@@ -18,8 +18,9 @@ import xarray as xr
 import zarr
 
 import genz_jax as gz
-from genz_jax.evaluate import Question, compiled
+from genz_jax.evaluate import Question, function_of
 from genz_jax.explore import regions as cutting, store as stores
+from genz_jax.explore.blocks import compiled
 
 CHIP = gz.platform("H100-SXM")
 CHUNKS = {"mem_bw": 3, "flops": 4, "tp": 2}
@@ -139,7 +140,7 @@ def test_one_compiled_shape_for_all_regions(tmp_path):
     figures = ("energy", "bound")
     small(figures, store=tmp_path / "x.zarr", chunks=CHUNKS)
     question = Question("decode", gz.Assumptions.default, figures)
-    assert compiled(question)._cache_size() == 1
+    assert compiled(function_of(question))._cache_size() == 1
 
 
 def test_every_region_is_written_once(tmp_path, monkeypatch):

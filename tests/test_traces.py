@@ -8,7 +8,7 @@ import pytest
 
 import genz_jax as gz
 from genz_jax import assumptions, stages
-from genz_jax.evaluate import Case, Question, compiled, evaluate
+from genz_jax.evaluate import Case, Question, compiled, evaluate, function_of
 from genz_jax.explore import blocks as module
 
 CHIP = gz.platform("H100-SXM")
@@ -21,6 +21,7 @@ DENSE = [name for name in DENSE if (m := gz.model(name)).attention and m.ffn and
 def traces(monkeypatch) -> Iterator[list[str]]:
     """One entry for every time that Python walks through a decode step."""
     compiled.cache_clear()
+    function_of.cache_clear()
     seen: list[str] = []
     real = stages.forward_pass
 
@@ -31,6 +32,7 @@ def traces(monkeypatch) -> Iterator[list[str]]:
     monkeypatch.setattr(stages, "forward_pass", counted)
     yield seen
     compiled.cache_clear()
+    function_of.cache_clear()
 
 
 def grid(scale: float = 1.0, chip: gz.Platform = CHIP) -> gz.Platform:

@@ -353,7 +353,7 @@ def plan(
 
 
 @functools.cache
-def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def compiled(function: Callable[[Any], Any]) -> Any:
     """A function, compiled once per structure and shapes of its argument."""
     return jax.jit(function)
 
