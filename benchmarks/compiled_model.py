@@ -11,11 +11,11 @@ NUMBA: Any = None
 NUMEXPR: Any = None
 MISSING: dict[str, str] = {}
 try:
-    import numba as NUMBA
+    import numba as NUMBA  # pyright: ignore[reportMissingImports]
 except ImportError as error:  # it lags behind new versions of Python and NumPy
     MISSING["numba"] = str(error)
 try:
-    import numexpr as NUMEXPR
+    import numexpr as NUMEXPR  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     MISSING["numexpr"] = str(error)
 
