@@ -238,6 +238,13 @@ class Spec(eqx.Module):
         return lines
 
 
+def shared(spec: SpecT) -> SpecT:
+    """Return the spec, whose arrays can no longer be written to, so that one may serve many callers."""
+    for leaf in jax.tree.leaves(spec):
+        leaf.setflags(write=False)
+    return spec
+
+
 def near(name: str, known: Any) -> str:
     """The end of an error message: the nearest known names, or all where there are few."""
     known = [str(k) for k in known]

@@ -1,5 +1,6 @@
 """Inputs: what a person gives (names, specs, lists of them) as one case."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from jax.core import Tracer
 from genz_jax import catalog
 from genz_jax.axes import Axis
 from genz_jax.evaluate import Case
-from genz_jax.fields import Spec
+from genz_jax.fields import Spec, shared
 from genz_jax.specs import TENSORS, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stack import stack
 
@@ -21,6 +22,7 @@ ParallelismLike = Parallelism | Sequence[Parallelism] | Mapping[str, Parallelism
 PrecisionLike = str | Precision | Sequence[str | Precision] | Mapping[str, str | Precision] | np.ndarray
 
 
+@functools.cache
 def precision(text: str) -> Precision:
     """A precision from text: weights-activations-cache, and other tensors by name.
 
@@ -39,7 +41,7 @@ def precision(text: str) -> Precision:
             f"as in fp8/embedding=bf16; names are {', '.join(TENSORS[3:])}"
         )
     cache = rest[1] if len(rest) == 2 else None
-    return Precision(weights, *rest[:1], kv_cache=cache, **others)
+    return shared(Precision(weights, *rest[:1], kv_cache=cache, **others))
 
 
 def _no_parallelism(text: str) -> Parallelism:

@@ -125,16 +125,20 @@ def leaves_of(case: eqx.Module) -> dict[str, Any]:
 
 def axes_of(case: eqx.Module) -> dict[str, Axis]:
     """All axes of a case by the dotted path of their field."""
-    return {path: leaf for path, leaf in leaves_of(case).items() if _is_axis(leaf)}
+    if not any(map(_is_axis, jax.tree.leaves(case, is_leaf=_is_axis))):
+        return {}  # paths take longer
+    found = jax.tree_util.tree_leaves_with_path(case, is_leaf=_is_axis)
+    return {_path(keys): leaf for keys, leaf in found if _is_axis(leaf)}
 
 
 def refuse_bare_arrays(case: Case) -> None:
     """Raise ValueError if a number is an array without named dimensions."""
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(case, is_leaf=_is_axis):
+    if all(_is_axis(leaf) or not np.ndim(leaf) for leaf in jax.tree.leaves(case, is_leaf=_is_axis)):
+        return
+    for path, leaf in leaves_of(case).items():
         if not _is_axis(leaf) and np.ndim(leaf):
             raise ValueError(
-                f"{_path(keys)}: an array of {np.size(leaf)} values without a dimension; write gz.axis(values) and use "
-                "gz.sweep"
+                f"{path}: an array of {np.size(leaf)} values without a dimension; write gz.axis(values), for gz.sweep"
             )
 
 

@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 
 import genz_jax as gz
@@ -81,11 +82,19 @@ MEMORY = {
 @pytest.fixture
 def fresh_files():
     """The catalogue read anew in this test, and again after it."""
-    catalog._entries.cache_clear()
-    catalog._index.cache_clear()
+    read = (catalog._entries, catalog._index, catalog._model, catalog._platform)
+    for function in read:
+        function.cache_clear()
     yield
-    catalog._entries.cache_clear()
-    catalog._index.cache_clear()
+    for function in read:
+        function.cache_clear()
+
+
+@pytest.mark.parametrize("spec", [gz.model("llama-3.1-8b"), gz.platform("H100-SXM")], ids=["model", "platform"])
+def test_an_entry_cannot_be_changed_for_others(spec):
+    for leaf in jax.tree.leaves(spec):
+        with pytest.raises(ValueError, match="read-only"):
+            leaf[...] = 2.0
 
 
 @pytest.mark.parametrize(("kind", "name"), ENTRIES)

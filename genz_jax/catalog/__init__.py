@@ -9,7 +9,7 @@ from typing import Any
 from genz_jax import units
 from genz_jax.catalog import hugging_face
 from genz_jax.catalog.tables import build, check_keys, parts_of
-from genz_jax.fields import Label, near
+from genz_jax.fields import Label, near, shared
 from genz_jax.specs import Model, NetworkLevel, Platform, Rates, Workload
 
 _PARTS = {name: kind for name, kind in parts_of(Model).items() if name != "projections"}
@@ -93,10 +93,14 @@ def model(name: str) -> Model:
     """
     if str(name).strip().lower() not in _index(*_MODELS) and hugging_face.is_config(str(name)):
         return hugging_face.read_model(name)
-    found, entry = _find("model", name, _MODELS)
-    table = {key: value for key, value in entry.items() if key in _MODEL_KEYS}
+    return _model(_find("model", name, _MODELS)[0])
+
+
+@functools.cache
+def _model(name: str) -> Model:
+    table = {key: value for key, value in _entries(*_MODELS)[name].items() if key in _MODEL_KEYS}
     table["tied_embeddings"] = float(table.get("tied_embeddings", False))
-    return build(Model, table).replace(label=Label(found))
+    return shared(build(Model, table).replace(label=Label(name)))
 
 
 def platform(name: str) -> Platform:
@@ -108,17 +112,24 @@ def platform(name: str) -> Platform:
     Raises:
         ValueError: no such platform; the message has the nearest names.
     """
-    found, entry = _find("platform", name, _PLATFORMS)
+    return _platform(_find("platform", name, _PLATFORMS)[0])
+
+
+@functools.cache
+def _platform(name: str) -> Platform:
+    entry = _entries(*_PLATFORMS)[name]
     peaks = {key: units.parse(text, units.FLOP_RATE) for key, text in entry["flops"].items()}
     network = tuple(NetworkLevel(level["size"], level["bandwidth"], level["latency"]) for level in entry["network"])
-    return Platform(
-        peaks["bf16"],
-        entry["mem_bw"],
-        entry["mem_capacity"],
-        network=network,
-        rates=Rates.from_peaks(peaks),
-        power=entry["power"],
-        label=Label(found),
+    return shared(
+        Platform(
+            peaks["bf16"],
+            entry["mem_bw"],
+            entry["mem_capacity"],
+            network=network,
+            rates=Rates.from_peaks(peaks),
+            power=entry["power"],
+            label=Label(name),
+        )
     )
 
 

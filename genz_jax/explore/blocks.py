@@ -172,11 +172,14 @@ class Blocks(Collection[Block]):
         return _Region(place, structure, fixed, moving)
 
     def _placed(self, leaf: Any) -> Any:
+        if self.sharding is None and isinstance(leaf, jax.Array):
+            return leaf
         leaf = np.asarray(leaf)
         leaf = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
         spread = self.sharding is not None and leaf.ndim == len(self.order) and leaf.shape[self._along] > 1
         if self.sharding is None:
-            return jax.device_put(leaf)
+            # What is used once is put there with the call, which costs less.
+            return leaf if len(self) == 1 else jax.device_put(leaf)
         return jax.device_put(leaf, self.sharding) if spread else leaf
 
     def __len__(self) -> int:
@@ -362,7 +365,14 @@ def shapes_of(function: Callable[[Any], Any], case: Case, blocks: Blocks) -> Any
     """Shapes and types of what a function makes of a case; shapes show what it depends on."""
     # An output's shape shows what it depends on unless an axis has length 1.
     alone = 1 in blocks.shape.values()
-    return jax.eval_shape(function, labels.probe(slim(case), blocks.order) if alone else blocks.part(blocks[0]))
+    leaves, structure = jax.tree.flatten(labels.probe(slim(case), blocks.order) if alone else blocks.part(blocks[0]))
+    return _shapes(function, structure, tuple(np.shape(leaf) for leaf in leaves), str(jax.numpy.result_type(float)))
+
+
+@functools.lru_cache(maxsize=256)
+def _shapes(function: Callable[[Any], Any], structure: Any, shapes: tuple[tuple[int, ...], ...], dtype: str) -> Any:
+    leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    return jax.eval_shape(function, jax.tree.unflatten(structure, leaves))
 
 
 def _depends(leaf: Any, order: Dims) -> Dims:
@@ -420,7 +430,7 @@ def gather(planned: Plan, progress: bool, chosen: Collection[Block] | None = Non
     order, sizes = blocks.order, blocks.sizes
     full = [tuple(sizes[dim] if dim in dims[i] else 1 for dim in order) for i in range(len(leaves))]
     _check_memory(leaves, full, sizes)
-    outputs = [np.empty(shape, leaf.dtype) for shape, leaf in zip(full, leaves, strict=True)]
+    outputs = _outputs(planned.shapes, full)
     for block, result in blocks.run(planned.compiled, blocks if chosen is None else chosen, progress):
         inside = block.inside(order)
         for i, (output, leaf) in enumerate(zip(outputs, jax.tree.leaves(result), strict=True)):
@@ -431,6 +441,24 @@ def gather(planned: Plan, progress: bool, chosen: Collection[Block] | None = Non
             value = np.asarray(leaf)
             output[at] = value[own] if value.ndim == len(order) else value
     return jax.tree.unflatten(structure, outputs), dims
+
+
+def _outputs(shapes: Any, full: list[tuple[int, ...]]) -> list[np.ndarray]:
+    """Arrays for all leaves, not yet written; those of components of one figure are parts of one array."""
+    leaves, structure = jax.tree.flatten(shapes)
+    outputs: dict[int, np.ndarray] = {}
+    if isinstance(shapes, Result):
+        places = jax.tree.unflatten(structure, list(range(len(leaves))))
+        for value, _ in labels.flat_figures(places).values():
+            members = list(value.values()) if isinstance(value, dict) else []
+            union = tuple(max(sizes) for sizes in zip(*(full[i] for i in members), strict=True))
+            inside = [k for k, i in enumerate(members) if full[i] == union]
+            if inside and len({leaves[i].dtype for i in members}) == 1:
+                whole = np.empty((len(members), *union), leaves[members[0]].dtype)
+                outputs |= {members[k]: whole[k] for k in inside}
+    rest = (i for i in range(len(leaves)) if i not in outputs)
+    outputs |= {i: np.empty(full[i], leaves[i].dtype) for i in rest}
+    return [outputs[i] for i in range(len(leaves))]
 
 
 def available_memory() -> float:
@@ -467,12 +495,28 @@ def variables(result: Result, dims: dict[int, Dims], order: Dims) -> dict[str, t
         value = arrays[name][0]
         if isinstance(value, dict):
             union = tuple(dim for dim in order if any(dim in part for part in depends.values()))
-            # First, since what is last would be interleaved value by value.
-            stacked = np.stack(np.broadcast_arrays(*(_only(part, union, order) for part in value.values())))
+            stacked = _stacked(list(value.values()), union, order)
             found[name] = (stacked, (meta["dim"], *union), meta | {"labels": list(value)})
         else:
             found[name] = (_only(value, depends, order), depends, meta)
     return found
+
+
+def _stacked(parts: list[np.ndarray], dims: Dims, order: Dims) -> np.ndarray:
+    """Parts one after another, for what is last would be interleaved value by value; without a copy if they are."""
+    owners = {id(part.base): part.base for part in parts if part.base is not None and part.base.ndim == part.ndim + 1}
+    whole = owners.popitem()[1] if len(owners) == 1 else None
+    if whole is None or len(whole) != len(parts) or not all(map(_lies_at, parts, whole)):
+        return np.stack(np.broadcast_arrays(*(_only(part, dims, order) for part in parts)))
+    for place, part in zip(whole, parts, strict=True):
+        if part.base is not whole:
+            place[...] = part
+    return whole[(slice(None), *(slice(None) if dim in dims else 0 for dim in order))]
+
+
+def _lies_at(part: np.ndarray, place: np.ndarray) -> bool:
+    """Whether a part is that place of an array, or of another array."""
+    return part.base is not place.base or part.ctypes.data == place.ctypes.data
 
 
 def _only(array: np.ndarray, dims: Dims, order: Dims) -> np.ndarray:

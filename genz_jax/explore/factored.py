@@ -29,6 +29,9 @@ ELEMENTWISE = frozenset(
 )
 """Operations that take any shapes that broadcast together."""
 
+MOVES = ("broadcast_in_dim", "reshape", "squeeze")
+"""Operations that move the dimensions of one value."""
+
 ALIASES = ("optimization_barrier", "stop_gradient")
 """Operations that change no value."""
 
@@ -41,7 +44,7 @@ class Unfit(Exception):
 
 
 class Operation:
-    """One operation: its inputs and outputs are places among the values of a program, or constants."""
+    """One operation: its inputs and its output are places among the values of a program, or constants."""
 
     def __init__(self, primitive: Primitive, params: Mapping[str, Any], inputs: list[Any], output: int):
         self.primitive, self.params, self.inputs, self.output = primitive, dict(params), inputs, output
@@ -49,14 +52,36 @@ class Operation:
 
     def run(self, values: Sequence[Any]) -> Any:
         """The output for inputs of any shapes that broadcast together."""
-        if self.primitive.name == "broadcast_in_dim":
-            # The shape that it was traced with is no longer that of the arrays; the rank is.
-            shape = [1] * len(self.params["shape"])
-            for size, place in zip(values[0].shape, self.params["broadcast_dimensions"], strict=True):
-                shape[place] = size
-            return values[0] if values[0].shape == tuple(shape) else lax.reshape(values[0], shape)
         shape = np.broadcast_shapes(*(value.shape for value in values))
         return self.primitive.bind(*(_to_shape(value, shape) for value in values), **self.params)
+
+
+class Move(Operation):
+    """One value with its dimensions at other places, along which it is not lengthened.
+
+    Attributes:
+        rank: dimensions of the output.
+        places: each dimension of the input that may be longer than 1, and its place in the output.
+    """
+
+    def __init__(self, eqn: Any, inputs: list[Any], output: int):
+        super().__init__(eqn.primitive, {}, inputs, output)
+        before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+        self.rank = len(after)
+        if eqn.primitive.name == "broadcast_in_dim":
+            self.places = list(enumerate(eqn.params["broadcast_dimensions"]))
+            return
+        long = [[place for place, n in enumerate(shape) if n > 1] for shape in (before, after)]
+        if [before[place] for place in long[0]] != [after[place] for place in long[1]]:
+            raise Unfit(eqn.primitive.name)
+        self.places = list(zip(*long, strict=True))
+
+    def run(self, values: Sequence[Any]) -> Any:
+        """The output for an input of any lengths."""
+        shape = [1] * self.rank
+        for place, moved in self.places:
+            shape[moved] = values[0].shape[place]
+        return values[0] if values[0].shape == tuple(shape) else lax.reshape(values[0], shape)
 
 
 def _to_shape(value: Any, shape: tuple[int, ...]) -> Any:
@@ -108,10 +133,14 @@ class Program:
                 outputs = self._inline(inner.jaxpr, [Constant(c) for c in inner.consts], inputs)
             elif name in ALIASES:
                 outputs = inputs
-            elif name in ELEMENTWISE or name == "broadcast_in_dim":
+            elif name in ELEMENTWISE or name in MOVES:
                 outputs = [len(self.axes)]
-                self.operations.append(Operation(eqn.primitive, eqn.params, inputs, outputs[0]))
-                self.axes.append(_axes(eqn.outvars[0].aval.shape))
+                moves = name in MOVES
+                made = (
+                    Move(eqn, inputs, outputs[0]) if moves else Operation(eqn.primitive, eqn.params, inputs, outputs[0])
+                )
+                self.operations.append(made)
+                self.axes.append(frozenset().union(*(self.axes[place] for place in made.needs)))
             else:
                 raise Unfit(name)
             known |= dict(zip(eqn.outvars, outputs, strict=True))
