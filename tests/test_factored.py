@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from jax import lax
 
 import genz_jax as gz
 from genz_jax.explore import blocks, factored
@@ -101,3 +102,30 @@ def test_what_is_not_element_by_element_is_computed_as_it_is():
         factored.Program(function, [jax.ShapeDtypeStruct(s, float) for s in ((2, 1), (1, 2))])
     structure = jax.tree.structure([0, 0])
     assert factored.program_of(function, structure, ((2, 1), (1, 2)), "float64") is None
+
+
+def test_the_same_operation_is_done_once():
+    def function(x):
+        return x["a"] * 2 + x["b"], x["a"] * 2 - x["b"], x["b"] + 2.0, x["b"] + 2.0
+
+    example = {"a": jnp.ones((2, 1)), "b": jnp.ones((1, 2))}
+    program = factored.Program(function, example)
+    assert len(program.operations) == len({id(operation) for operation in program.operations}) == 4
+    assert program.outputs[2] == program.outputs[3]
+
+
+def test_dimensions_of_length_one_may_come_and_go():
+    def function(x):
+        flat = jnp.reshape(x["a"], (2,)) * 3
+        return lax.broadcast_in_dim(flat, (2, 2), (0,)) + x["b"]
+
+    example = {"a": jnp.ones((2, 1)), "b": jnp.ones((1, 2))}
+    program = factored.Program(function, example)
+    split = program.split(frozenset({frozenset({0}), frozenset({1})}))
+    large = {"a": jnp.arange(5.0)[:, None], "b": jnp.arange(7.0)[None]}
+    np.testing.assert_array_equal(split.join(split.terms(large)), large["a"] * 3 + large["b"])
+
+
+def test_a_reshape_that_joins_dimensions_is_not_element_by_element():
+    with pytest.raises(factored.Unfit):
+        factored.Program(lambda x: jnp.reshape(x["a"] + x["b"], (4,)), {"a": jnp.ones((2, 1)), "b": jnp.ones((1, 2))})

@@ -7,14 +7,14 @@ depends on. Those on few points are computed for a whole region of the grid; the
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Literal, Primitive
+from jax.extend.core import Literal
 
 Axes = frozenset[int]
 """Places of the dimensions that a value depends on."""
@@ -46,8 +46,8 @@ class Unfit(Exception):
 class Operation:
     """One operation: its inputs and its output are places among the values of a program, or constants."""
 
-    def __init__(self, primitive: Primitive, params: Mapping[str, Any], inputs: list[Any], output: int):
-        self.primitive, self.params, self.inputs, self.output = primitive, dict(params), inputs, output
+    def __init__(self, eqn: Any, inputs: list[Any], output: int):
+        self.primitive, self.params, self.inputs, self.output = eqn.primitive, dict(eqn.params), inputs, output
         self.needs = {place for place in inputs if isinstance(place, int)}
 
     def run(self, values: Sequence[Any]) -> Any:
@@ -65,7 +65,7 @@ class Move(Operation):
     """
 
     def __init__(self, eqn: Any, inputs: list[Any], output: int):
-        super().__init__(eqn.primitive, {}, inputs, output)
+        super().__init__(eqn, inputs, output)
         before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
         self.rank = len(after)
         if eqn.primitive.name == "broadcast_in_dim":
@@ -92,10 +92,17 @@ def _to_shape(value: Any, shape: tuple[int, ...]) -> Any:
 
 
 class Constant:
-    """A value that is known when the function is traced."""
+    """A value that is known when the function is traced; equal ones are the same."""
 
     def __init__(self, value: Any):
         self.value = np.asarray(value)
+        self._key = (self.value.dtype, self.value.shape, self.value.tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
 
 class Program:
@@ -114,6 +121,7 @@ class Program:
         self.structure = jax.tree.structure(self.shapes)
         self._splits: dict[frozenset[Axes], Split] = {}
         self.operations: list[Operation] = []
+        self._places: dict[Any, int] = {}
         self.axes: list[Axes] = [_axes(var.aval.shape) for var in closed.jaxpr.invars]
         self.inputs = len(self.axes)
         arguments: list[Any] = list(range(self.inputs))
@@ -134,17 +142,24 @@ class Program:
             elif name in ALIASES:
                 outputs = inputs
             elif name in ELEMENTWISE or name in MOVES:
-                outputs = [len(self.axes)]
-                moves = name in MOVES
-                made = (
-                    Move(eqn, inputs, outputs[0]) if moves else Operation(eqn.primitive, eqn.params, inputs, outputs[0])
-                )
-                self.operations.append(made)
-                self.axes.append(frozenset().union(*(self.axes[place] for place in made.needs)))
+                outputs = [self._add(eqn, inputs)]
             else:
                 raise Unfit(name)
             known |= dict(zip(eqn.outvars, outputs, strict=True))
         return [of(atom) for atom in jaxpr.outvars]
+
+    def _add(self, eqn: Any, inputs: list[Any]) -> int:
+        """The place of the output of an operation, which may have been done before."""
+        key = (eqn.primitive, tuple(sorted(eqn.params.items())), tuple(inputs), eqn.outvars[0].aval.shape)
+        try:
+            return self._places[key]
+        except KeyError:
+            place = len(self.axes)
+        made: Operation = Move(eqn, inputs, place) if eqn.primitive.name in MOVES else Operation(eqn, inputs, place)
+        self.operations.append(made)
+        self.axes.append(frozenset().union(*(self.axes[place] for place in made.needs)))
+        self._places[key] = place
+        return place
 
     def split(self, terms: frozenset[Axes]) -> "Split":
         """The program in two, where values that depend on one of those sets of axes are terms."""
