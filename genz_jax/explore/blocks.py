@@ -455,7 +455,7 @@ def _outputs(shapes: Any, full: list[tuple[int, ...]]) -> list[np.ndarray]:
             inside = [k for k, i in enumerate(members) if full[i] == union]
             if inside and len({leaves[i].dtype for i in members}) == 1:
                 whole = np.empty((len(members), *union), leaves[members[0]].dtype)
-                outputs |= {members[k]: whole[k] for k in inside}
+                outputs |= {members[k]: whole[k, ...] for k in inside}
     rest = (i for i in range(len(leaves)) if i not in outputs)
     outputs |= {i: np.empty(full[i], leaves[i].dtype) for i in rest}
     return [outputs[i] for i in range(len(leaves))]
@@ -506,9 +506,10 @@ def _stacked(parts: list[np.ndarray], dims: Dims, order: Dims) -> np.ndarray:
     """Parts one after another, for what is last would be interleaved value by value; without a copy if they are."""
     owners = {id(part.base): part.base for part in parts if part.base is not None and part.base.ndim == part.ndim + 1}
     whole = owners.popitem()[1] if len(owners) == 1 else None
-    if whole is None or len(whole) != len(parts) or not all(map(_lies_at, parts, whole)):
+    places = [] if whole is None else [whole[k, ...] for k in range(len(whole))]
+    if whole is None or len(places) != len(parts) or not all(map(_lies_at, parts, places)):
         return np.stack(np.broadcast_arrays(*(_only(part, dims, order) for part in parts)))
-    for place, part in zip(whole, parts, strict=True):
+    for place, part in zip(places, parts, strict=True):
         if part.base is not whole:
             place[...] = part
     return whole[(slice(None), *(slice(None) if dim in dims else 0 for dim in order))]
