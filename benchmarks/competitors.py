@@ -107,7 +107,7 @@ def latency(problem: Problem, stage: Stage, interpreted: bool = True) -> list[Co
     found = []
     if interpreted:
         numpy = Competitor(NUMPY, lambda: {"latency": numpy_model.latency(counted, rate, bandwidth)})
-        found += _if_room(problem, 3, numpy)
+        found += _if_room(problem, 5, numpy)
     if NUMBA not in compiled_model.MISSING:
         by_numba = partial(compiled_model.numba_latency, counted, rate, bandwidth)
         found.append(Competitor(NUMBA, by_numba, forget=compiled_model.forget))

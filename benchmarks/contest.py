@@ -103,7 +103,9 @@ def worst_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     """
     if ours.shape != theirs.shape:
         return math.inf
-    worst, rows = 0.0, max(BLOCK // max(math.prod(ours.shape[1:]), 1), 1)
+    worst, axis = 0.0, int(np.argmax(ours.shape)) if ours.ndim else 0
+    ours, theirs = (np.moveaxis(np.atleast_1d(array), axis, 0) for array in (ours, theirs))
+    rows = max(BLOCK // max(math.prod(ours.shape[1:]), 1), 1)
     for start in range(0, len(ours), rows):
         a, b = (np.asarray(array[start : start + rows], np.float64) for array in (ours, theirs))
         scale = np.where(a == b, 1.0, np.maximum(np.abs(a), np.abs(b)))

@@ -2,7 +2,8 @@
 
 What an operator asks for depends on the workload's axes, the time of each resource on these and one of the platform's;
 only the roofline joins them. A function is traced once, for axes of length two, which shows what each of its operations
-depends on. Those on few points are computed for a whole region of the grid; the others, block by block, read them.
+depends on. Those on few points are computed for a whole region of the grid; the others, block by block, read them. What
+the function asks for several times is computed once, which is most of a derivative by several parameters.
 """
 
 import functools
