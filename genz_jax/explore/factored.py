@@ -127,6 +127,7 @@ class Program:
         self.inputs = len(self.axes)
         arguments: list[Any] = list(range(self.inputs))
         self.outputs = self._inline(closed.jaxpr, [Constant(c) for c in closed.consts], arguments)
+        self._places.clear()
 
     def _inline(self, jaxpr: Any, consts: list[Any], arguments: list[Any]) -> list[Any]:
         known: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
