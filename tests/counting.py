@@ -52,7 +52,7 @@ def count_pass(name: str, values: dict[str, Any], device: str, batch: int, past:
         given: dict[str, Any] = {}
         if past:
             out = model(torch.zeros((batch, past), dtype=torch.long), use_cache=True)
-            cache = "cache_params" if "cache_params" in out else "past_key_values"
+            cache = next(name for name in ("cache", "cache_params", "past_key_values") if name in out)
             given = {cache: out[cache]}
         with flop_counter.FlopCounterMode(display=False) as counter:
             model(torch.zeros((batch, new), dtype=torch.long), use_cache=True, **given)
