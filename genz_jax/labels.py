@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -290,6 +290,24 @@ def plain_dataset(
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     versions = {"genz_jax_version": _version(), "jax_version": jax.__version__, "created": made}
     return xr.Dataset(variables, labelled, {**(attrs or {}), **versions})
+
+
+def without_coordinates(values: Mapping[str, tuple[Any, Any, Any]]) -> xr.Dataset:
+    """A Dataset of dimensions, values and attributes by name."""
+    return xr.Dataset(dict(values))
+
+
+def map_regions(function: Callable[..., xr.Dataset], places: xr.Dataset, template: xr.Dataset, **given: Any) -> Any:
+    """A Dataset like the template, of what a function makes of each chunk of the places, when it is used."""
+    # Coordinates are set once; chunks that had them would hash and compare them, each its part.
+    bare = template.drop_vars(list(template.coords))
+    found = xr.map_blocks(function, places, kwargs=given, template=bare)
+    return found.assign_coords(template.coords).assign_attrs(template.attrs)
+
+
+def open_store(path: str | os.PathLike) -> xr.Dataset:
+    """A Zarr store as a Dataset, read from the disk as it is used."""
+    return xr.open_zarr(path, chunks=None, consolidated=False)
 
 
 @functools.cache

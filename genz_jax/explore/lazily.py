@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genz_jax import labels
 from genz_jax.explore.regions import Job, regions_of
 
 if TYPE_CHECKING:
@@ -23,28 +24,22 @@ def sweep(job: Job) -> "xr.Dataset":
         import dask.array as da
     except ImportError:
         raise ValueError("lazy: needs the package dask; install it with pip install 'genz_jax[store]'") from None
-    import xarray as xr
-
     regions = regions_of(job)
     template = regions.template(lambda shape, dtype, chunks: da.zeros(shape, dtype=dtype, chunks=chunks))
     places = {}
     for dim, length in regions.shape.items():
         chunks: Any = length  # dask declares them as text
-        places[_PLACE.format(dim)] = (dim, da.arange(regions.grid.sizes[dim], chunks=chunks))
-    # Coordinates are set once; blocks that had them would hash and compare them, each its part.
-    bare = template.drop_vars(list(template.coords))
-    found = xr.map_blocks(_region, xr.Dataset(places), kwargs={"job": regions.job}, template=bare)
-    return found.assign_coords(template.coords).assign_attrs(template.attrs)
+        places[_PLACE.format(dim)] = (dim, da.arange(regions.grid.sizes[dim], chunks=chunks), {})
+    return labels.map_regions(_region, labels.without_coordinates(places), template, job=regions.job)
 
 
 def _region(places: "xr.Dataset", job: Job) -> "xr.Dataset":
     """The figures of the region that lies at the places, without coordinates; of all of a sweep without axes."""
-    import xarray as xr
-
     regions = regions_of(job)
     corner = [int(places[_PLACE.format(dim)].values[0]) // length for dim, length in regions.shape.items()]
     region = regions[int(np.ravel_multi_index(corner, tuple(regions.counts.values()))) if corner else 0]
     figures = regions.frame.data_vars
-    return xr.Dataset(
-        {name: (figures[name].dims, value, figures[name].attrs) for name, value in regions.compute(region).items()}
+    computed = regions.compute(region).items()
+    return labels.without_coordinates(
+        {name: (figures[name].dims, value, figures[name].attrs) for name, value in computed}
     )

@@ -131,10 +131,7 @@ class Store:
 
     def dataset(self) -> "xr.Dataset":
         """The sweep, whose figures are read from the disk when they are used."""
-        import xarray as xr
-
-        found = xr.open_zarr(self.path, chunks=None, consolidated=False)
-        return found.drop_vars(DONE)[list(self.regions.kinds)]
+        return labels.open_store(self.path).drop_vars(DONE)[list(self.regions.kinds)]
 
 
 def write_region(
