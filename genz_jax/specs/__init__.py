@@ -1,0 +1,43 @@
+"""Specs: what is to be served, on what, how. Immutable pytrees in which every number is an array leaf.
+
+A number may be given as a Python or NumPy number, a JAX array or tracer, text with units ("3.35 TB/s"), an `Axis`, or
+an `xarray.DataArray`. Text is converted to base units and values are checked when a spec is made.
+"""
+
+from genz_jax.architecture import (
+    FFN as FFN,
+    SSD as SSD,
+    SSM as SSM,
+    Attention as Attention,
+    CompressedAttention as CompressedAttention,
+    Compressor as Compressor,
+    DeltaNet as DeltaNet,
+    Indexer as Indexer,
+    LatentAttention as LatentAttention,
+    LatentExperts as LatentExperts,
+    LayerEmbedding as LayerEmbedding,
+    LinearAttention as LinearAttention,
+    LocalAttention as LocalAttention,
+    Model as Model,
+    MoE as MoE,
+    Projection as Projection,
+    ResidualStreams as ResidualStreams,
+    SparseAttention as SparseAttention,
+)
+from genz_jax.fields import Label as Label, Number as Number, Rule as Rule, Spec as Spec
+from genz_jax.specs.platform import (
+    LINK_ALIASES as LINK_ALIASES,
+    UNLIMITED as UNLIMITED,
+    NetworkLevel as NetworkLevel,
+    Platform as Platform,
+    PowerSplit as PowerSplit,
+    Rates as Rates,
+)
+from genz_jax.specs.precision import TENSORS as TENSORS, Precision as Precision, wider as wider
+from genz_jax.specs.speculation import Speculation as Speculation
+from genz_jax.specs.workload import (
+    DecodeChunk as DecodeChunk,
+    Parallelism as Parallelism,
+    PrefillChunk as PrefillChunk,
+    Workload as Workload,
+)
