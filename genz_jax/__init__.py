@@ -29,12 +29,14 @@ from genz_jax.explore.search import search as search
 from genz_jax.explore.search_result import SearchResult as SearchResult
 from genz_jax.explore.sensitivity import help_most as help_most, sensitivity as sensitivity
 from genz_jax.explore.slo import SLO as SLO
+from genz_jax.explore.store import open_store as open_store
 from genz_jax.explore.sweep import sweep as sweep
 from genz_jax.explore.tuning import tune as tune
 from genz_jax.explore.tuning_problem import Budget as Budget
 from genz_jax.explore.tuning_result import Infeasible as Infeasible, TuneResult as TuneResult
+from genz_jax.files import save as save
 from genz_jax.flops import FlopCount as FlopCount, flop_count as flop_count
-from genz_jax.labels import save as save, words as words
+from genz_jax.labels import words as words
 from genz_jax.machine.cost import (
     CostModel as CostModel,
     CostResult as CostResult,

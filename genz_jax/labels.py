@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from genz_jax import files, units
+from genz_jax import units
 from genz_jax.axes import Axis
 from genz_jax.evaluate import Case, Question
 from genz_jax.fields import Spec
@@ -352,34 +352,9 @@ def words(codes: xr.DataArray) -> xr.DataArray:
     """
     if "flag_meanings" not in codes.attrs:
         raise ValueError(f"{codes.name}: no flag_meanings; only coded variables such as bound and reason have words")
-    meanings = np.array(codes.attrs["flag_meanings"].split())
+    meanings = np.array([*codes.attrs["flag_meanings"].split(), "unwritten"])  # a store has −1 where nothing is yet
     kept = {k: v for k, v in codes.attrs.items() if not k.startswith("flag_")}
     return xr.DataArray(meanings[codes.values.astype(int)], codes.coords, codes.dims, codes.name, kept)
-
-
-def save(dataset: xr.Dataset, path: str | os.PathLike) -> None:
-    """Write a Dataset to a NetCDF file (.nc) or a Zarr store (.zarr), whole or not at all.
-
-    It is written beside its place under another name and moved there when it is complete.
-
-    Args:
-        dataset: what to write.
-        path: where; what is there is replaced.
-
-    Raises:
-        ValueError: the path ends otherwise, or cannot be written.
-    """
-    files.write(path, {".nc": _write_netcdf(dataset), ".zarr": _write_zarr(dataset)})
-
-
-def _write_netcdf(dataset: xr.Dataset):
-    return lambda path: dataset.to_netcdf(path, engine="h5netcdf")
-
-
-def _write_zarr(dataset: xr.Dataset):
-    # Zarr's third format specifies text of variable length only.
-    texts = {name: c.astype(object) for name, c in dataset.coords.items() if c.dtype.kind == "U"}
-    return lambda path: dataset.assign_coords(texts).to_zarr(path, mode="w", zarr_format=3, consolidated=False)
 
 
 def probe(case: Case, order: tuple[str, ...]) -> Case:

@@ -81,8 +81,9 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(ds, tmp_path, monkey
     path = tmp_path / name
     gz.save(ds, str(path))
 
-    def half(self: xr.Dataset, target: str, **options: object) -> None:
-        Path(target).write_text("half")
+    def half(self: xr.Dataset, target: str = "", **options: object) -> None:
+        if target:
+            Path(target).write_text("half")
         raise RuntimeError("interrupted")
 
     monkeypatch.setattr(xr.Dataset, "to_netcdf", half)
@@ -91,6 +92,76 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(ds, tmp_path, monkey
         gz.save(ds * 2, str(path))
     assert names_in(tmp_path) == [name]
     xr.testing.assert_identical(read(path), ds)
+
+
+@pytest.mark.parametrize("size", [0, 10**9])
+def test_a_netcdf_file_is_the_same_however_it_is_made(ds, tmp_path, monkeypatch, size):
+    monkeypatch.setattr(files, "IN_MEMORY", size)
+    gz.save(ds, tmp_path / "out.nc")
+    xr.testing.assert_identical(read(tmp_path / "out.nc"), ds)
+    assert (tmp_path / "out.nc").stat().st_size < 10**6
+
+
+@pytest.mark.parametrize("name", ["out.nc", "out.zarr"])
+@pytest.mark.parametrize("size", [0, 10**9])
+def test_a_file_size_limit_is_told_in_one_line_and_leaves_nothing(tmp_path, name, size):
+    program = f"""
+        import resource
+        import numpy as np
+        import xarray as xr
+        from genz_jax import files
+
+        files.IN_MEMORY = {size}
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        try:
+            files.save(xr.Dataset({{"a": ("x", np.random.default_rng(0).random(10_000))}}), {name!r})
+        except ValueError as error:
+            print(error)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(gz.__file__).parent.parent)}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"output {name!r}: cannot be written (File too large)\n"
+    assert names_in(tmp_path) == []
+
+
+def test_a_folder_of_other_things_is_not_replaced(ds, tmp_path):
+    (tmp_path / "out.zarr").mkdir()
+    (tmp_path / "out.zarr" / "thesis.txt").write_text("all of it")
+    with pytest.raises(ValueError, match=r"out\.zarr'.*holds no Zarr store; choose another name"):
+        gz.save(ds, tmp_path / "out.zarr")
+    assert (tmp_path / "out.zarr" / "thesis.txt").read_text() == "all of it"
+    assert names_in(tmp_path) == ["out.zarr"]
+
+
+def test_a_link_is_written_through(ds, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near.nc").symlink_to(tmp_path / "far" / "out.nc")
+    gz.save(ds[["latency"]], tmp_path / "near.nc")
+    assert (tmp_path / "near.nc").is_symlink()
+    assert names_in(tmp_path / "far") == ["out.nc"]
+
+
+def test_a_store_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    def store(path: str) -> None:
+        Path(path).mkdir()
+        (Path(path) / "zarr.json").write_text("{}")
+
+    store(str(tmp_path / "out.zarr"))
+    (tmp_path / "out.zarr" / "mine").write_text("")
+    replace = os.replace
+
+    def refused(source: str, target: str | Path) -> None:
+        if Path(source).name == "out.zarr" and Path(source).parent != tmp_path:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(ValueError, match="No space left"):
+        files.write(tmp_path / "out.zarr", {".zarr": store})
+    assert names_in(tmp_path / "out.zarr") == ["mine", "zarr.json"]
+    assert names_in(tmp_path) == ["out.zarr"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError])
@@ -134,7 +205,7 @@ def test_a_store_takes_the_place_of_a_store(tmp_path):
         (Path(path) / "zarr.json").write_text("{}")
 
     old = tmp_path / "out.zarr"
-    old.mkdir()
+    store(str(old))
     (old / "left-over").write_text("")
     files.write(old, {".zarr": store})
     assert names_in(old) == ["zarr.json"]

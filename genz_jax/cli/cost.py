@@ -35,7 +35,7 @@ def cost(
     json: o.Json = False,
 ) -> None:
     """Estimate what devices cost: die area, price, power, ownership."""
-    from genz_jax import catalog, cost as evaluate, files, labels, plots
+    from genz_jax import catalog, cost as evaluate, files, plots
     from genz_jax.cli import cases, show
 
     for path, endings in ((out, FILES), (plot, PICTURES)):
@@ -51,7 +51,7 @@ def cost(
         raise ValueError(f"--platform = {','.join(names)!r}: a platform stands twice; give it once")
     costs: xr.Dataset = evaluate(chips, money.read_cost_model(node, memory, constant))
     if out is not None:
-        labels.save(costs, out)
+        files.save(costs, out)
     if plot is not None:
         plots.cost_breakdown(costs, plot)
     if json:

@@ -71,7 +71,7 @@ def require(
     given = locals()
     import sys
 
-    from genz_jax import labels, plots, require as invert
+    from genz_jax import files, plots, require as invert
     from genz_jax.cli import cases, show
 
     check_outputs(out, plot)
@@ -90,7 +90,7 @@ def require(
         progress=sys.stderr.isatty(),
     )
     if out is not None:
-        labels.save(dataset, out)
+        files.save(dataset, out)
     if plot is not None:
         plots.requirement(dataset, path=plot)
     if json:

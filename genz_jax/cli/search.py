@@ -84,7 +84,7 @@ def search(
     """Find the best way to serve a model on a number of devices."""
     import sys
 
-    from genz_jax import SLO, files, labels, plots, search as look
+    from genz_jax import SLO, files, plots, search as look
     from genz_jax.cli import cases, show
     from genz_jax.cli.sweep import check_writer
 
@@ -126,7 +126,7 @@ def search(
     )
     seconds = time.perf_counter() - start
     if out is not None:
-        labels.save(result.dataset, out)
+        files.save(result.dataset, out)
     if plot is not None:
         drawer = {"front": plots.front, "size": plots.best_by_size, "cost": plots.cost_and_latency}[plot_figure]
         drawer(result, path=plot)

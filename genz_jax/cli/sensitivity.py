@@ -68,7 +68,7 @@ def sensitivity(
     given = locals()
     import sys
 
-    from genz_jax import labels, plots, sensitivity as evaluate
+    from genz_jax import files, plots, sensitivity as evaluate
     from genz_jax.cli import cases, show
     from genz_jax.cli.require import check_outputs
 
@@ -77,7 +77,7 @@ def sensitivity(
     wanted = cases.comma_list("--figures", figures) or None
     dataset: xr.Dataset = asked.call(evaluate, figures=wanted, step=step, progress=sys.stderr.isatty())
     if out is not None:
-        labels.save(dataset, out)
+        files.save(dataset, out)
     if plot is not None:
         plots.elasticities(dataset, path=plot)
     found = _points(dataset, top)

@@ -102,7 +102,7 @@ def sweep(
     given = locals()
     import sys
 
-    from genz_jax import files, labels, plots, sweep as evaluate
+    from genz_jax import files, plots, sweep as evaluate
     from genz_jax.cli import cases, show
 
     if out is not None:
@@ -127,7 +127,7 @@ def sweep(
     )
     seconds = time.perf_counter() - start
     if out is not None:
-        labels.save(dataset, out)
+        files.save(dataset, out)
     if plot is not None:
         plots.plot(dataset, plot_figure, path=plot)
     summary = summarize(dataset, seconds, store is not None) | {"store": store, "out": out, "plot": plot}

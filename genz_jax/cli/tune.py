@@ -84,7 +84,7 @@ def tune(
     given = locals()
     import sys
 
-    from genz_jax import files, labels, plots, tune as find
+    from genz_jax import files, plots, tune as find
     from genz_jax.cli import cases, show
 
     for path, endings in ((out, FILES), (plot, PICTURES)):
@@ -111,7 +111,7 @@ def tune(
         progress=sys.stderr.isatty(),
     )
     if out is not None:
-        labels.save(result.trace, out)
+        files.save(result.trace, out)
     if plot is not None:
         plots.convergence(result, plot)
     if json:
