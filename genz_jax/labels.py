@@ -70,7 +70,7 @@ def _path(keys: tuple) -> str:
     return ".".join(str(getattr(key, "name", getattr(key, "idx", key))) for key in keys)
 
 
-def _metadata(case: eqx.Module, path: str) -> dict[str, Any]:
+def metadata_of(case: eqx.Module, path: str) -> dict[str, Any]:
     """Metadata of the field at a path."""
     at: Any = case
     *outer, last = path.split(".")
@@ -174,7 +174,7 @@ def read_grid(case: eqx.Module) -> Grid:
         name = short_name(path)
         if name in coords:
             name = path.replace(".", "_")
-        meta = _metadata(case, path)
+        meta = metadata_of(case, path)
         attrs = {"units": meta["units"], "long_name": meta["long_name"]}
         if axis.dims == (name,) and len(np.unique(axis.values)) != axis.values.size:
             values, counts = np.unique(axis.values, return_counts=True)

@@ -74,7 +74,7 @@ def test_blocks_make_the_whole(monkeypatch):
     ("options", "message"),
     [
         ({"parameters": []}, "empty list"),
-        ({"parameters": "bandwith"}, "no number of the platform"),
+        ({"parameters": "bandwith"}, "no spec has a number"),
         ({"figures": "bound"}, "no real number"),
         ({"figures": "tpott"}, "tpot"),
     ],

@@ -10,8 +10,9 @@ from genz_jax import axes, catalog
 from genz_jax.axes import Axis
 from genz_jax.catalog import hugging_face
 from genz_jax.evaluate import Case
-from genz_jax.fields import Label, Spec, near
+from genz_jax.fields import Label, Spec
 from genz_jax.inputs import read_case
+from genz_jax.numbers import SPECS, find_number
 from genz_jax.specs import LINK_ALIASES, DecodeChunk, PrefillChunk, Speculation, Workload
 
 _OPTIONS = {  # name of the option: the number that it sets
@@ -28,8 +29,6 @@ _OPTIONS = {  # name of the option: the number that it sets
     "draft_tokens": "speculation.tokens",
     "acceptance": "speculation.acceptance",
 }
-_SPECS = ("platform", "workload", "parallelism", "model", "precision", "speculation")
-_SHORT = {path: alias for alias, path in LINK_ALIASES.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,35 +177,13 @@ class _Changes:
 
     def __init__(self, case: Case):
         self.case = case
-        self.parts: dict[str, Spec] = {what: part for what in _SPECS if (part := getattr(case, what)) is not None}
+        self.parts: dict[str, Spec] = {what: part for what in SPECS if (part := getattr(case, what)) is not None}
         self.values: dict[tuple[str, str], tuple[str, Any]] = {}
 
     def find(self, name: str) -> tuple[str, str]:
-        """Spec and path of a number.
-
-        Args:
-            name: its path, an alias such as `link_bw`, or the last part of its path where that is unique; before it
-                may stand the name of the spec, as in `model.layers`.
-
-        Raises:
-            ValueError: no spec has it, or several.
-        """
+        """Spec and path of the number with that name, as of an option or as of `find_number`."""
         name = _OPTIONS.get(name.strip().replace("-", "_"), name.strip())
-        paths = [(what, _SHORT.get(path, path)) for what, part in self.parts.items() for path in part.paths()]
-        canonical = _SHORT.get(name, name)
-        for matches in (
-            [(what, path) for what, path in paths if canonical in (path, f"{what}.{path}")],
-            [(what, path) for what, path in paths if f"{what}.{LINK_ALIASES.get(path, path)}" == name],
-            [(what, path) for what, path in paths if LINK_ALIASES.get(path, path).endswith(f".{name}")],
-        ):
-            if len(matches) > 1:
-                choices = ", ".join(f"{what}.{path}" for what, path in matches)
-                raise ValueError(f"{name!r} stands for several numbers: {choices}; write one of these")
-            if matches:
-                return matches[0]
-        known = list(dict.fromkeys([*(path for _, path in paths), *_OPTIONS]))
-        suggestion = near(name, known) or "; the numbers of a spec: genz-jax models or platforms, with --json"
-        raise ValueError(f"no spec has a number {name!r}{suggestion}")
+        return find_number(self.parts, name, tuple(_OPTIONS))
 
     def whole(self, name: str) -> bool:
         """True for a number that is a whole one."""

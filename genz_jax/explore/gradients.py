@@ -1,5 +1,6 @@
-"""Gradients: figures and their slopes in numbers of the platform, at every point of a grid."""
+"""Gradients: figures and their slopes in numbers of any spec, at every point of a grid."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,9 @@ from genz_jax import labels, units
 from genz_jax.assumptions import Assumptions
 from genz_jax.evaluate import Case, Question, evaluate
 from genz_jax.explore.blocks import axis_order, gather, plan, variables
-from genz_jax.explore.sensitivity import Parameter, parameters as all_parameters
 from genz_jax.explore.sweep import ask
-from genz_jax.fields import near
 from genz_jax.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
+from genz_jax.numbers import SPECS, find_number
 from genz_jax.results import Result
 from genz_jax.specs import LINK_ALIASES, Speculation
 from genz_jax.work.mapping import Reason
@@ -76,7 +76,9 @@ def gradients(
         parallelism: likewise; by default one device.
         precision: likewise; by default bf16.
         figures: figures of the stage that are real numbers.
-        parameters: numbers of the platform, such as `mem_bw`, `link_latency`, `network.1.bandwidth`, `rates.fp8`.
+        parameters: numbers of any spec, such as `mem_bw`, `network.1.bandwidth`, `rates.fp8`, `batch`, `tp`,
+            `model.attention.kv_heads` or `precision.weights`. What a size is rounded to (heads on a rank, blocks of the
+            cache) has the slope of the size before rounding.
         speculation: the draft model and its use.
         stage: as for `gz.sweep`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
@@ -111,43 +113,58 @@ def gradients(
     return dataset.assign_coords(parameter_unit=("parameter", texts))
 
 
-def _read(given: str | Sequence[str], case: Case) -> tuple[Parameter, ...]:
-    """The parameters of those names.
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """A number that figures have slopes in: its name in the result, its place among the case's leaves, its unit."""
+
+    name: str
+    place: int
+    unit: str
+
+
+def _read(given: str | Sequence[str], case: Case) -> tuple[Moved, ...]:
+    """The numbers of those names.
 
     Raises:
-        ValueError: none, or one that the platform has not.
+        ValueError: none, or one that the case has not, or the code of a format.
     """
-    known = {one.name: one for one in all_parameters(case.platform)}
-    aliases = {path: alias for alias, path in LINK_ALIASES.items()}
     names = (given,) if isinstance(given, str) else tuple(given)
     if not names:
-        raise ValueError("parameters = []: an empty list; name at least one number of the platform")
-    found = {}
+        raise ValueError("parameters = []: an empty list; name at least one number, such as 'mem_bw' or 'batch'")
+    specs = {what: part for what in SPECS if (part := getattr(case, what)) is not None}
+    numbers = list(labels.leaves_of(case.platform))
+    dotted = {path.replace(".", "_"): path for path in numbers}
+    places = {path: place for place, path in enumerate(labels.leaves_of(case))}
+    found: dict[str, Moved] = {}
     for name in names:
-        short = aliases.get(name, name).replace(".", "_")
-        if short not in known:
-            raise ValueError(f"parameters: {name!r} is no number of the platform{near(str(name), known)}")
-        found[short] = known[short]
+        what, path = find_number(specs, dotted.get(name, name))
+        full = f"{what}.{LINK_ALIASES.get(path, path)}"
+        if full not in places:
+            raise ValueError(f"parameters: {name!r} is absent here, so that nothing has a slope in it; give it a value")
+        if full.endswith("_format"):
+            raise ValueError(f"parameters: {name!r} is the code of a number format, which has no slope; use its bytes")
+        meta = labels.metadata_of(case, full)
+        shown = path.replace(".", "_") if what == "platform" else name
+        found[full] = Moved(shown, places[full], meta["units"])
     return tuple(found.values())
 
 
 @functools.cache
-def slopes_of(question: Question, moved: tuple[Parameter, ...]) -> Callable[[Case], Slopes]:
+def slopes_of(question: Question, moved: tuple[Moved, ...]) -> Callable[[Case], Slopes]:
     """The function from a case to its `Slopes`; the same object for the same question and parameters."""
     assert question.figures is not None
     names = question.figures
     asked = Question(question.stage, question.assumptions, tuple(dict.fromkeys((*names, "feasible", "reason"))))
 
     def slopes(case: Case) -> Slopes:
-        leaves, structure = jax.tree.flatten(case.platform)
+        leaves, structure = jax.tree.flatten(case)
         leaves = [jnp.asarray(leaf, jnp.result_type(float)) for leaf in leaves]
 
         def of(*values: jax.Array) -> tuple[tuple[jax.Array, ...], Result]:
             changed = list(leaves)
             for one, value in zip(moved, values, strict=True):
                 changed[one.place] = value
-            at = eqx.tree_at(lambda c: c.platform, case, jax.tree.unflatten(structure, changed))
-            result = evaluate(at, asked)
+            result = evaluate(jax.tree.unflatten(structure, changed), asked)
             known = labels.flat_figures(result)
             return tuple(jnp.asarray(known[name][0]) for name in names), result
 

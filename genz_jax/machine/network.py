@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool
 from genz_jax.fields import Number
 from genz_jax.specs import Platform
 from genz_jax.work.operators import Operator
+from genz_jax.work.step import ceil_div, floor_div
 
 
 def network_time(op: Operator, platform: Platform) -> Number:
@@ -31,7 +32,7 @@ def network_time(op: Operator, platform: Platform) -> Number:
     time: Number = platform.collective_overhead
     steps = 2.0 if op.kind == "all_reduce" else 1.0
     for reached, below, level in _levels(op.ranks, op.stride, platform):
-        parts = jnp.ceil(reached / below)
+        parts = ceil_div(reached, below)
         if op.kind == "all_to_all":
             share = (reached - below) / op.ranks
         else:
@@ -45,7 +46,9 @@ def _levels(ranks: Number, stride: Number, platform: Platform):
     """Ranks reached within each level, those reached below it, and the level."""
     below: Number = 1.0
     for level in platform.network:
-        reached = jnp.clip(jnp.floor(level.size / stride), below, ranks)
+        # Not jnp.clip, which would give half a slope in the size of a domain that just holds all ranks.
+        inside = jnp.maximum(floor_div(level.size, stride), below)
+        reached = jnp.where(inside < ranks, inside, ranks)
         yield reached, below, level
         below = reached
 
@@ -59,7 +62,7 @@ def _hop_time(op: Operator, platform: Platform) -> Number:
     time: Number = 0.0
     left: Number = hops
     for i, level in enumerate(platform.network):
-        leaves = jnp.clip(jnp.ceil(op.ranks * op.stride / level.size) - 1.0, 0.0, left)
+        leaves = jnp.clip(ceil_div(op.ranks * op.stride, level.size) - 1.0, 0.0, left)
         inside = left if i == len(platform.network) - 1 else left - leaves
         time = time + inside * (level.latency + op.message / (level.bandwidth * platform.link_efficiency))
         left = leaves

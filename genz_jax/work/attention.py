@@ -16,7 +16,7 @@ from genz_jax.work.indexer import indexer, selected
 from genz_jax.work.kernel import Heads, attend, over_positions, windowed
 from genz_jax.work.operators import Operator
 from genz_jax.work.products import gemm, grouped_gemm
-from genz_jax.work.step import Deployment, Segment, Step, shard
+from genz_jax.work.step import Deployment, Segment, Step, ceil_div, shard
 from genz_jax.work.vector import holding, pre_norm
 
 
@@ -34,7 +34,7 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
     own = 1.0 - part.shared_kv_layers / jnp.maximum(part.layers, 1.0)
     # Without a projection of their own, values are keys, and the cache still holds both (keys are rotated).
     projected = heads * size + own * kv_heads * (size + v_size * part.value_projection)
-    gate = jnp.where(part.output_gate > 0, shard(part.output_gate, ranks), 0.0)
+    gate = ceil_div(part.output_gate, ranks)
     vectors = part.qk_norms + part.biases
     on_chip = step.resident(assumptions)
     window = part.window if isinstance(part, LocalAttention) else None
@@ -97,7 +97,7 @@ def latent_attention_layer(
     ]
     ops += rotate_and_cache(name, step, heads * rope, rope, latent + rope, deployment)
     if part.output_gate is not None:
-        columns = shard(part.output_gate, ranks)
+        columns = ceil_div(part.output_gate, ranks)
         gate = gemm(f"{name}.output_gate", "attention_projections", n=columns, k=hidden, **linear)
         ops += [gate.times(jnp.where(part.output_gate > 0, 1.0, 0.0))]
     seen, cached, index_keys = windowed(None, assumptions), latent + rope, 0.0 * latent

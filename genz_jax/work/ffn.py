@@ -77,7 +77,7 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     linear = {"batch": step.sequences, "m": tokens, "precision": precision}
     latent = part.latent
     width = hidden if latent is None else jnp.where(latent.size > 0, latent.size, hidden)
-    busiest = jnp.minimum(parallelism.expert_imbalance, ep)
+    busiest = jnp.where(parallelism.expert_imbalance < ep, parallelism.expert_imbalance, ep)
     routed = {"elements": rows * part.top_k * width * busiest, "ranks": ep, "precision": precision, "stride": tp}
 
     ops = pre_norm(name, step, hidden, deployment, part.norms)
@@ -112,9 +112,7 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     if latent is not None:
         up = gemm(f"{name}.latent_up_proj", "ffn", n=hidden, k=latent.size, **linear)
         ops += [holding(up, latent.norm * latent.size, precision).times(jnp.where(latent.size > 0, 1.0, 0.0))]
-    shared = jnp.where(
-        part.shared_intermediate_size > 0, part.shared_experts * shard(part.shared_intermediate_size, tp), 0.0
-    )
+    shared = part.shared_experts * ceil_div(part.shared_intermediate_size, tp)
     tokens = jnp.where(shared > 0, tokens, 0.0)
     ops += _mlp(f"{name}.shared", part.in_projections, shared, hidden, tokens, step, deployment, decode_on_chip)
     ops += [all_reduce(f"{name}.all_reduce", "ffn_all_reduce", elements=rows * hidden, ranks=tp, precision=precision)]

@@ -12,22 +12,33 @@ from genz_jax.fields import Number
 from genz_jax.specs import Parallelism, Precision
 
 
+def straight_through(value: Number, smooth: Number) -> jax.Array:
+    """`value`, with the derivative of `smooth`, which it rounds (the straight-through estimator, arXiv 1308.3432)."""
+    return jax.lax.stop_gradient(value) + (smooth - jax.lax.stop_gradient(smooth))
+
+
 def floor_div(size: Number, parts: Number) -> jax.Array:
-    """⌊size/parts⌋, exact for whole numbers below 2^24 also where division rounds."""
-    quotient = jnp.floor(size / parts)
+    """⌊size/parts⌋, exact for whole numbers below 2^24 also where division rounds; its derivative is of size/parts."""
+    ratio = size / parts
+    quotient = jnp.floor(ratio)
     too_large, too_small = quotient * parts > size, (quotient + 1.0) * parts <= size
-    return jnp.where(too_large, quotient - 1.0, jnp.where(too_small, quotient + 1.0, quotient))
+    quotient = jnp.where(too_large, quotient - 1.0, jnp.where(too_small, quotient + 1.0, quotient))
+    return straight_through(quotient, ratio)
 
 
 def ceil_div(size: Number, parts: Number) -> jax.Array:
-    """⌈size/parts⌉, exact like `floor_div`."""
+    """⌈size/parts⌉, exact and with a derivative like `floor_div`."""
     quotient = floor_div(size, parts)
     return jnp.where(quotient * parts < size, quotient + 1.0, quotient)
 
 
 def shard(size: Number, ranks: Number) -> jax.Array:
-    """Size of the largest of `ranks` parts, at least 1: max(⌈size/ranks⌉, 1)."""
-    return jnp.maximum(ceil_div(size, ranks), 1.0)
+    """Size of the largest of `ranks` parts, at least 1: max(⌈size/ranks⌉, 1); its derivative is of max(size/ranks, 1).
+
+    Sizes whose ranks each have one part, as replicated key-value heads do, do not change with either.
+    """
+    parts = jnp.maximum(ceil_div(size, ranks), 1.0)
+    return straight_through(parts, jnp.maximum(size / ranks, 1.0))
 
 
 class Deployment(eqx.Module):
