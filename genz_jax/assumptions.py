@@ -52,6 +52,8 @@ class Assumptions:
         bonus_token: speculative verification looks at one position more than there are draft tokens, so that a step
             gives up to n + 1 tokens; else at n, for at most n tokens (work/stages.py, speculative.py).
         energy_of: energy of `all devices` for the whole batch, or of `one device` for one micro-batch (stages.py).
+        infeasible: times, rates and energies of points that do not run are `nan`, or `finite`: those of a machine on
+            which they did, with `memory_excess` beside them, for optimisers and samplers (stages.py, `known`).
         smooth: 0 for the exact maximum of the roofline; τ > 0 for a p-norm with p = 1/τ (machine/roofline.py).
     """
 
@@ -82,6 +84,7 @@ class Assumptions:
     first_token_from_prefill: bool = True
     bonus_token: bool = True
     energy_of: Literal["all devices", "one device"] = "all devices"
+    infeasible: Literal["nan", "finite"] = "nan"
     smooth: float = 0.0
 
     def __post_init__(self):
@@ -93,6 +96,7 @@ class Assumptions:
             "memory_of": ("engine", "published"),
             "pipeline": ("scheduled", "published"),
             "energy_of": ("all devices", "one device"),
+            "infeasible": ("nan", "finite"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -74,7 +74,7 @@ _HEADS = ("heads", "kv_heads")
 
 def _refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assumptions) -> None:
     """Raise ValueError where the parallelism asked for cannot be; what merely does not fit is a result."""
-    if reason in (Reason.feasible, Reason.does_not_fit):
+    if reason in (Reason.feasible, Reason.does_not_fit) or assumptions.infeasible == "finite":
         return
     spread, model = case.parallelism, case.model
     if case.speculation is not None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions, default as default_assumptions
 from genz_jax.fields import Number
-from genz_jax.machine.memory import capacity_check, usable_memory
+from genz_jax.machine.memory import capacity_check, excess, usable_memory
 from genz_jax.results import MemoryResult
 from genz_jax.specs import Model, Parallelism, Platform, Precision, Workload
 from genz_jax.stages import computed_once, prepare, reason_code, replica_devices
@@ -65,6 +65,7 @@ def memory(
         activations=held.activations,
         buffers=held.buffers,
         memory=held.total,
+        memory_excess=excess(held.total, usable),
         reserve=platform.mem_capacity - usable,
         free=usable - held.total,
         largest_batch=_largest_batch(one, usable, deployment),

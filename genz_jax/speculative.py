@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions, default as default_assumptions
 from genz_jax.fields import Number
-from genz_jax.machine.memory import capacity_check, usable_memory
+from genz_jax.machine.memory import capacity_check, excess, usable_memory
 from genz_jax.machine.roofline import Speeds, native_format
 from genz_jax.mtp import prediction_module
 from genz_jax.results import RequestResult, SpeculativeDecodeResult, SpeculativePrefillResult
@@ -19,6 +19,7 @@ from genz_jax.stages import (
     computed_once,
     fill_and_drain,
     forward_pass,
+    known_where,
     prepare,
     reason_code,
     replica_devices,
@@ -225,10 +226,7 @@ def take_turns(
     totals = parts[0].plus(parts[1])
     reason = reason_code(mapping, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value
-
-    def known(value: Number) -> jax.Array:
-        return jnp.where(feasible, value, jnp.nan)
-
+    known = known_where(feasible, assumptions)
     if assumptions.pipeline == "published":
         micro = jnp.floor(replica_batch(workload, deployment) / full.step.sequences)
         batch_time = totals.latency * ((micro - 1.0) / parallelism.pp + 1.0)
@@ -248,6 +246,7 @@ def take_turns(
         activations=both.activations,
         buffers=both.buffers,
         memory=both.total,
+        memory_excess=excess(need, limit),
         energy=known(batch_energy(totals, platform, workload, deployment)),
         bound_code=totals.bound_code,
         offloads=offloads,

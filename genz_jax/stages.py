@@ -4,6 +4,7 @@ Every function here is pure: specs of arrays in, a result of arrays out, for `ja
 numbers broadcast together. Labels, checks of values and messages to people are a layer above.
 """
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import equinox as eqx
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from genz_jax.assumptions import Assumptions, default as default_assumptions
 from genz_jax.fields import Number
 from genz_jax.machine.energy import energy
-from genz_jax.machine.memory import capacity_check, usable_memory
+from genz_jax.machine.memory import capacity_check, excess, usable_memory
 from genz_jax.machine.network import too_small
 from genz_jax.machine.roofline import Load, OperatorTime, Speeds, load, native_format, operator_time
 from genz_jax.results import (
@@ -203,6 +204,13 @@ def reason_code(mapping: Number, devices: Number, platform: Platform, fits: Numb
     return jnp.where(mapping > 0, mapping, machine)
 
 
+def known_where(feasible: Number, assumptions: Assumptions) -> Callable[[Number], jax.Array]:
+    """Times, rates and energies where a point runs, else NaN; everywhere where `Assumptions.infeasible` is finite."""
+    if assumptions.infeasible == "finite":
+        return jnp.asarray
+    return lambda value: jnp.where(feasible, value, jnp.nan)
+
+
 def fill_and_drain(latency: Number, workload: Workload, deployment: Deployment) -> Number:
     """Time until a replica's last micro-batch has left the pipeline: latency · (1 + (m − 1)/pp)."""
     if deployment.assumptions.pipeline == "published":
@@ -253,17 +261,15 @@ def _stage(
     held = footprint(model, workload, step, deployment, ops)
     held, mapping = computed_once((held, mapping_reason(model, deployment, workload)))
     need = held.total
-    fits, offloads, bandwidth = capacity_check(need, usable_memory(platform, assumptions), platform)
+    usable = usable_memory(platform, assumptions)
+    fits, offloads, bandwidth = capacity_check(need, usable, platform)
     speeds = Speeds.of(platform, deployment.precision, bandwidth)
     totals = run(work, speeds, platform, assumptions)
     if details:
         totals = eqx.tree_at(lambda t: t.operators, totals, computed_once(totals.operators))
     reason = reason_code(mapping, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value
-
-    def known(value: Number) -> jax.Array:
-        return jnp.where(feasible, value, jnp.nan)
-
+    known = known_where(feasible, assumptions)
     batch_time = (steady_time if steady else fill_and_drain)(totals.latency, workload, deployment)
     return result(
         latency=known(totals.latency),
@@ -280,6 +286,7 @@ def _stage(
         activations=held.activations,
         buffers=held.buffers,
         memory=need,
+        memory_excess=excess(need, usable),
         energy=known(batch_energy(totals, platform, workload, deployment)),
         bound_code=totals.bound_code,
         compute_format_code=native_format(platform, deployment.precision.compute)[0],
@@ -478,10 +485,7 @@ def served(
         reason = jnp.where((reason == 0) & jnp.logical_not(fits), jnp.int8(Reason.does_not_fit), reason)
     feasible = reason == Reason.feasible.value
     decode_weighs_more = steps * tpot > first.batch_time
-
-    def known(value: Number) -> jax.Array:
-        return jnp.where(feasible, value, jnp.nan)
-
+    known = known_where(feasible, assumptions)
     return RequestResult(
         ttft=known(first.batch_time),
         tpot=known(tpot),
@@ -494,9 +498,10 @@ def served(
         activations=activations,
         buffers=buffers,
         memory=memory,
+        memory_excess=excess(memory, usable_memory(platform, assumptions)),
         devices=devices,
         energy=known(spent),
-        energy_per_token=jnp.where(feasible & (tokens > 0), spent / jnp.maximum(tokens, 1.0), jnp.nan),
+        energy_per_token=known(jnp.where(tokens > 0, spent / jnp.maximum(tokens, 1.0), jnp.nan)),
         bound_code=jnp.where(decode_weighs_more, rest.bound_code, first.bound_code),
         prefill_bound_code=first.bound_code,
         decode_bound_code=rest.bound_code,

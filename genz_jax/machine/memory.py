@@ -1,5 +1,6 @@
 """Memory: whether it all fits, and the bandwidth that is left when part of it is offloaded."""
 
+import jax
 import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions
@@ -12,6 +13,11 @@ def usable_memory(platform: Platform, assumptions: Assumptions) -> Number:
     if assumptions.memory_of == "published":
         return platform.mem_capacity
     return platform.mem_capacity * (1.0 - platform.memory_reserve)
+
+
+def excess(need: Number, limit: Number) -> jax.Array:
+    """Bytes that are needed beyond the limit: max(need − limit, 0)."""
+    return jnp.maximum(need - limit, 0.0)
 
 
 def capacity_for(need: Number, platform: Platform, assumptions: Assumptions) -> Number:

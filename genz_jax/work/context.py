@@ -43,7 +43,7 @@ def pass_keys(
     share: Number = 1.0
     if window is not None and deployment.assumptions.causal:
         passes = jnp.maximum(parts - 1.0, 1.0)
-        share = jnp.minimum(ceil_div(window, block), passes) / passes
+        share = jnp.minimum(ceil_div(window, jnp.where(block > 0, block, 1.0)), passes) / passes
         block = jnp.minimum(block, window)
     op = ring(
         name,
