@@ -46,8 +46,8 @@ def test_text_part_of_a_vision_model(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden_size": None}, "no 'hidden_size'"),
-        ({"vocab_size": None}, "no 'vocab_size'"),
+        ({"hidden_size": None}, "hidden_size = null: must be a whole number"),
+        ({"vocab_size": None}, "vocab_size = null: must be a whole number"),
         ({"num_attention_heads": 0}, "num_attention_heads = 0: must be a whole number of 1 or more"),
         ({"num_hidden_layers": -3}, "num_hidden_layers = -3"),
         ({"intermediate_size": 10.5}, "intermediate_size = 10.5"),
@@ -58,10 +58,10 @@ def test_text_part_of_a_vision_model(tmp_path):
         ({"num_key_value_heads": 5}, "does not divide"),
         ({"hidden_size": 4100, "num_attention_heads": 33}, "no multiple"),
         ({"attention_bias": "yes"}, "attention_bias = 'yes': must be true or false"),
-        ({"model_type": "lama"}, "'lama' .LlamaForCausalLM. is not known; did you mean .*llama"),
+        ({"model_type": "lama"}, "'lama' .'LlamaForCausalLM'. is not known; did you mean .*llama"),
         ({"model_type": None}, "is not known"),
-        ({"model_type": ["llama"]}, "is not known"),
-        ({"sliding_window": 64, "layer_types": ["full_attention"]}, "1 words for 32 layers"),
+        ({"model_type": ["llama"]}, r"model_type = \['llama'\]: must be a text"),
+        ({"layer_types": ["full_attention"]}, "1 words for 32 layers"),
     ],
 )
 def test_bad_values(tmp_path, changes, words):
@@ -85,6 +85,7 @@ V4 = {
     "hc_mult": 4,
     "compress_ratios": [0, 0],
 }
+del V4["intermediate_size"]  # another name of moe_intermediate_size
 NAS = {**SMALL, "model_type": "nemotron-nas", "block_configs": [BLOCK, BLOCK]}
 M3 = {
     **SMALL,
@@ -94,7 +95,7 @@ M3 = {
     "shared_intermediate_size": 40,
     "moe_layer_freq": [0, 1],
 }
-STEP = {**SMALL, "model_type": "step3p7", "num_experts": 4, "share_expert_dim": 40, "first_k_dense_replace": 1}
+STEP = {**SMALL, "model_type": "step3p7", "moe_num_experts": 4, "share_expert_dim": 40, "moe_layers_enum": "1"}
 TEXT_01 = {**SMALL, "model_type": "minimax_text_01", "num_local_experts": 4, "attn_type_list": [0, 1]}
 KIMI = {
     **SMALL,
@@ -126,19 +127,24 @@ def test_small_configs_are_read(tmp_path, values):
         (V4, {"compress_ratios": [[4], "4"]}, "compress_ratios"),
         (V4, {"compress_ratios": [4]}, "no compress_ratios of 2 layers"),
         (V4, {"num_key_value_heads": 2}, "more than one key-value head"),
-        (V4, {"compress_ratios": [4, 0]}, "no 'index_n_heads'"),
+        (V4, {"compress_ratios": [4, 0], "index_n_heads": None}, "index_n_heads = null: must be a whole number"),
+        (V4, {"intermediate_size": 80}, "intermediate_size = 80 but moe_intermediate_size = 40, one and the same"),
         (NAS, {"block_configs": [BLOCK]}, "no block_configs of 2 blocks"),
         (NAS, {"block_configs": [BLOCK, 3]}, r"block_configs\[1\] = 3: must be a JSON object"),
         (NAS, {"block_configs": [BLOCK, {"attention": {"replace_with_linear": True}, "ffn": {}}]}, "one matrix"),
         (NAS, {"block_configs": [BLOCK, {**BLOCK, "ffn": {"ffn_mult": "2"}}]}, "ffn_mult = '2'"),
         (NAS, {"block_configs": [BLOCK, {**BLOCK, "attention": {"n_heads_in_group": 4}}]}, "n_heads_in_group"),
         (M3, {"attention_output_gate": True}, "attention_output_gate"),
-        (M3, {"moe_layer_freq": [1]}, "moe_layer_freq is no list of 2 marks"),
-        (M3, {"sparse_attention_config": {"sparse_attention_freq": [1]}}, "sparse_attention_config of 2 layers"),
+        (M3, {"moe_layer_freq": [1]}, r"moe_layer_freq = \[1\]: must be a list of 2 marks"),
+        (
+            M3,
+            {"sparse_attention_config": {"sparse_attention_freq": [1]}},
+            r"sparse_attention_freq = \[1\]: must be a list of 2",
+        ),
         (STEP, {"moe_layers_enum": "1,x"}, "moe_layers_enum = '1,x': must list"),
         (STEP, {"attention_other_setting": 96}, "attention_other_setting = 96: must be a JSON object"),
         (STEP, {"attention_bias": True}, "cannot be imported exactly: biases"),
-        (TEXT_01, {"attn_type_list": [1]}, "no attn_type_list of 2 layers"),
+        (TEXT_01, {"attn_type_list": [1]}, r"attn_type_list = \[1\]: must be a list of 2 marks"),
         (TEXT_01, {"shared_intermediate_size": 40}, "a shared expert"),
         (KIMI, {"linear_attn_config": {"kda_layers": [1], "full_attn_layers": [1]}}, "layers of no kind or of two"),
     ],

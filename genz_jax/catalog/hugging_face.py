@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genz_jax.catalog.config import Config
+from genz_jax.catalog.config import Config, refusal, shown
+from genz_jax.catalog.config_classes import ConfigClass, config_class
+from genz_jax.catalog.model_classes import check_models
 from genz_jax.catalog.quantization import read_formats
 from genz_jax.catalog.readers import READERS
 from genz_jax.fields import Label, near
@@ -43,31 +45,65 @@ def read_model(path_or_id: str | os.PathLike[str]) -> Model:
             impossible, or a feature that the parts of a `Model` do not express.
     """
     file = _config_file(path_or_id)
-    where = str(path_or_id)
-    c = Config(where, _read_json(file))
+    c = read_config(str(path_or_id), _read_json(file))
     kind = c.get("model_type")
-    for key in _TEXT_KEYS:
-        if isinstance(c.values.get(key), Mapping):
-            outer = c
-            c = Config(f"{where}, {key}", c.values[key])
-            kind = _text_kind(c.get("model_type"), kind)
-            if (tied := outer.get("tie_word_embeddings")) is not None and c.get("tie_word_embeddings") is None:
-                c = c.with_keys(tie_word_embeddings=tied)
-            break
-    if not isinstance(kind, str) or kind not in READERS:
-        named = ", ".join(map(str, c.get("architectures", default=[]))) or "no architecture"
-        hint = near(str(kind), READERS) or f"; known are {', '.join(sorted(READERS))}"
-        raise ValueError(f"{where}: the architecture {kind!r} ({named}) is not known{hint}")
     by_layer = c.get("per_layer_config") and kind not in _BY_LAYER
     c.refuse(by_layer, "per_layer_config: layers of different sizes")
-    model = READERS[kind](c.with_keys(model_type=kind))
-    modules = 0 if c.get("use_mtp") is False else c.size(*_MTP_KEYS, default=0, least=0)
+    model = READERS[kind](c)
+    modules = 0 if not c.flag("use_mtp", True) else c.size(*_MTP_KEYS, default=0, least=0)
     name = file.parent.name if file.name == "config.json" and file.parent.name else file.stem
     return model.replace(mtp_layers=modules, label=Label(name.removesuffix("_config")))
 
 
-def _text_kind(inner: Any, outer: Any) -> Any:
-    """Architecture of the text part, where configs name it after the whole."""
+def read_config(where: str, values: Mapping[str, Any]) -> Config:
+    """The part of a config that describes the language model, its keys checked, with its architecture as `model_type`.
+
+    Args:
+        where: the file, for messages.
+        values: the JSON object.
+
+    Raises:
+        ValueError: an architecture that is not known, a value of the wrong type, or a model with code of its own.
+    """
+    outer, kind = Config(where, values), values.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        raise refusal(where, f"model_type = {shown(kind)}: must be a text")
+    whole = config_class(kind) if kind is not None else None
+    key = next((key for key in _TEXT_KEYS if values.get(key) is not None), None)
+    inner = values
+    if key is not None:
+        part = outer.part(key)
+        where, inner = part.where, _tied_as_whole(part, outer, whole)
+        kind = _text_kind(part.values.get("model_type"), kind, whole)
+    elif whole is not None and whole.text is not None:
+        if kind not in READERS:
+            raise refusal(where, f"no text_config; {kind!r} has its language model there")
+        kind = whole.text  # published with the keys of its text part in the whole
+    names = outer.names("architectures")
+    if not isinstance(kind, str) or kind not in READERS:
+        hint = near(str(kind), READERS) or "; all that are known: docs/families.md"
+        named = ", ".join(names) or "no architecture"
+        raise refusal(where, f"the architecture {shown(kind)} ({shown(named)}) is not known{hint}")
+    known = config_class(kind)
+    if key is None or whole is not None:
+        check_models(outer, names, kind, [part for part in (whole, known) if part is not None])
+    return Config(where, {**inner, "model_type": kind}, known)
+
+
+def _tied_as_whole(part: Config, whole: Config, known: ConfigClass | None) -> dict[str, Any]:
+    """Keys of a text part, with the whole's word on whether head and embedding are one where that decides."""
+    key = "tie_word_embeddings"
+    given, own = whole.values.get(key), part.values.get(key)
+    decides = known is not None and known.text is not None and not (known.tied_by_text and own is True)
+    if given is None or (own is not None and not decides):
+        return part.values
+    return {**part.values, key: given}
+
+
+def _text_kind(inner: Any, outer: Any, whole: ConfigClass | None) -> Any:
+    """Architecture of the text part, where configs name it after the whole, or not at all."""
+    if whole is not None and whole.text is not None and (inner is None or not whole.any_text):
+        return whole.text
     if not isinstance(inner, str) or inner in READERS:
         return inner if inner is not None else outer
     return f"{inner}_text" if f"{inner}_text" in READERS else inner
@@ -140,13 +176,35 @@ def _from_hub(name: str) -> Path:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        ValueError: the file cannot be read, is too large, or is not one JSON object whose keys are all different.
+    """
+
+    def no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            names = [name for name, _ in pairs]
+            twin = next(name for name in values if names.count(name) > 1)
+            raise refusal(file, f"the key {shown(twin)} is there twice; keep one")
+        return values
+
     try:
         size = file.stat().st_size
         if size > LARGEST_FILE:
-            raise ValueError(f"{file}: {size:,} bytes; a config has at most {LARGEST_FILE:,}")
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: no JSON: {error}") from None
+            raise refusal(file, f"{size:,} bytes; a config has at most {LARGEST_FILE:,}")
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise refusal(file, f"no JSON: {error}") from None
+    try:
+        values = json.loads(text, object_pairs_hook=no_twins)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise refusal(file, f"no JSON: {error}") from None
+    except ValueError as error:
+        if "integer string conversion" not in str(error):
+            raise
+        raise refusal(file, "no JSON of a config: a whole number of more than 4,300 digits") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{file}: a JSON {type(values).__name__}, must be an object")
+        raise refusal(file, f"a JSON {type(values).__name__}, must be an object")
     return values

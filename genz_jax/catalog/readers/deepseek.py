@@ -1,18 +1,32 @@
 """Readers of DeepSeek and of the models that follow its design: latent or compressed attention, shared experts."""
 
-from genz_jax.catalog.config import Config
-from genz_jax.catalog.readers.parts import make_model, read_attention, read_ffn, read_latent_attention, read_moe
+from genz_jax.catalog.config import Config, shown
+from genz_jax.catalog.readers.parts import (
+    FULL,
+    make_model,
+    no_windows,
+    read_attention,
+    read_ffn,
+    read_latent_attention,
+    read_mlp_kinds,
+    read_moe,
+)
 from genz_jax.specs import CompressedAttention, Compressor, Indexer, Model, Projection, ResidualStreams
 
 
 def _deepseek(c: Config) -> Model:
     """DeepSeek V1 to V3.2, Kimi K2 and GLM 4.5 to 5: dense layers first, then shared and routed experts."""
     layers = c.size("num_hidden_layers")
-    kinds = c.kinds("mlp_layer_types")
-    dense = c.size("first_k_dense_replace", default=0, least=0) if kinds is None else kinds.count("dense")
+    lite = c.get("model_type") == "glm4_moe_lite"
+    if not c.has("mlp_layer_types"):
+        c.expect("moe_layer_freq", 1)  # the published code of the first DeepSeek reads it
+        c.expect("first_k_dense_replace", 1)
+    first = 1 if lite else c.size("first_k_dense_replace", default=0, least=0)
     every = c.size("moe_layer_freq", default=1)
-    if kinds is None:
-        dense = sum(i < dense or i % every != 0 for i in range(layers))
+    dense = read_mlp_kinds(c, [i < first or i % every != 0 for i in range(layers)])
+    c.refuse(c.flag("mlp_bias") and c.get("model_type") == "deepseek_v2", "mlp_bias")
+    no_windows(c)
+    c.kinds("layer_types", allowed=("indexed_attention", "deepseek_sparse_attention", FULL))
     size, shared = c.size("moe_intermediate_size"), c.size("n_shared_experts", default=0, least=0)
     if c.get("kv_lora_rank") is not None:
         attention = read_latent_attention(c)
@@ -32,18 +46,21 @@ def _deepseek_v4(c: Config) -> Model:
     layers, hidden, heads, size = (
         c.size(key) for key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "head_dim")
     )
-    kinds = c.kinds("layer_types")
+    kinds = c.kinds("layer_types", allowed=tuple(_RATES.values()))
     if kinds is None:
-        rates = c.get("compress_ratios")
-        c.refuse(not isinstance(rates, list) or len(rates) < layers, f"no compress_ratios of {layers} layers")
-        unknown = [rate for rate in rates[:layers] if rate not in list(_RATES)]
-        c.refuse(unknown, f"compress_ratios {unknown} other than {', '.join(map(str, _RATES))}")
-        kinds = [_RATES[rate] for rate in rates[:layers]]  # those of multi-token prediction come after the layers'
-    c.refuse(set(kinds) - set(_RATES.values()), f"layer_types other than {', '.join(_RATES.values())}")
+        # Ratios of modules for multi-token prediction come after those of the layers.
+        ratios = c.get("compress_ratios", default=[*[128] * min(layers, 2), *[128, 4] * layers][:layers])
+        c.refuse(not isinstance(ratios, list) or len(ratios) < layers, f"no compress_ratios of {layers} layers")
+        unknown = [rate for rate in ratios if type(rate) is not int or rate not in _RATES]
+        c.refuse(unknown, f"compress_ratios {shown(unknown)} other than {', '.join(map(str, _RATES))}")
+        kinds = [_RATES[rate] for rate in ratios[:layers]]
+    c.kinds("mlp_layer_types", allowed=("hash_moe", "moe"))
+    c.refuse(c.flag("mlp_bias"), "mlp_bias")
     c.refuse(c.size("num_key_value_heads", default=1) != 1, "more than one key-value head")
     c.refuse(c.flag("attention_bias"), "attention_bias")
     told = c.part("compress_rates") if c.get("compress_rates") is not None else Config(c.where, {})
-    rates = {rate: told.size(_RATES[rate], default=rate) for rate in (4, 128)}
+    old = {4: "compress_rate_csa", 128: "compress_rate_hca"}
+    rates = {rate: c.size(old[rate], default=told.size(_RATES[rate], default=rate)) for rate in (4, 128)}
     sparse, heavy = (kinds.count(_RATES[rate]) for rate in (4, 128))
     compressors = {}
     if sparse:

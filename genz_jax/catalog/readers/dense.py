@@ -1,31 +1,50 @@
 """Readers of dense transformers."""
 
-from genz_jax.catalog.config import Config
-from genz_jax.catalog.readers.parts import make_model, read_attention, read_ffn, read_windows
+from typing import Any
+
+from genz_jax.catalog.config import Config, shown
+from genz_jax.catalog.readers.parts import make_model, no_windows, read_attention, read_ffn, read_windows
 from genz_jax.specs import FFN, Model
 
 
 def _llama(c: Config) -> Model:
+    no_windows(c)
     bias = c.flag("attention_bias")
-    window = read_windows(c) if c.get("sliding_window") else {}
-    return make_model(
-        c, False, read_attention(c, qkv_bias=bias, out_bias=bias, **window), read_ffn(c, bias=c.flag("mlp_bias"))
-    )
+    return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias), read_ffn(c, bias=c.flag("mlp_bias")))
+
+
+def _mistral(c: Config) -> Model:
+    c.expect("attention_bias", False)
+    c.expect("mlp_bias", False)
+    c.refuse(c.get("model_type") == "ministral" and c.get("head_dim") is None, "no head_dim")
+    return make_model(c, False, read_attention(c, **read_windows(c)), read_ffn(c))
+
+
+def _last_windows(c: Config) -> dict[str, Any]:
+    """Windows of Qwen 2 and 3: the layers from `max_window_layers` on, where windows are used."""
+    used = c.flag("use_sliding_window")
+    if not used:  # the window says nothing then
+        c = c.with_keys(sliding_window=None)
+    first, window = c.size("max_window_layers", least=0), c.get("sliding_window")
+    return read_windows(c, [window is not None and i >= first for i in range(c.size("num_hidden_layers"))])
 
 
 def _qwen2(c: Config) -> Model:
-    window = read_windows(c, every=0) if c.flag("use_sliding_window") else {}
-    return make_model(c, False, read_attention(c, qkv_bias=True, **window), read_ffn(c))
+    return make_model(c, False, read_attention(c, qkv_bias=True, **_last_windows(c)), read_ffn(c))
 
 
 def _qwen3(c: Config) -> Model:
-    bias = c.flag("attention_bias")
-    window = read_windows(c) if c.flag("use_sliding_window") else {}
+    bias, window = c.flag("attention_bias"), {}
+    if c.get("model_type") == "qwen3":
+        window = _last_windows(c)
+    else:
+        no_windows(c)
     return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="head", **window), read_ffn(c))
 
 
 def _phi(c: Config) -> Model:
     c.refuse(c.flag("qk_layernorm"), "qk_layernorm")
+    no_windows(c)
     return make_model(
         c,
         False,
@@ -37,12 +56,12 @@ def _phi(c: Config) -> Model:
 
 
 def _phi3(c: Config) -> Model:
-    window = read_windows(c) if c.get("sliding_window") else {}
-    return make_model(c, False, read_attention(c, **window), read_ffn(c))
+    return make_model(c, False, read_attention(c, **read_windows(c)), read_ffn(c))
 
 
 def _glm(c: Config) -> Model:
     norms = 2 if c.get("model_type") == "glm4" else 1
+    no_windows(c)
     return make_model(
         c, False, read_attention(c, qkv_bias=c.flag("attention_bias"), norms=norms), read_ffn(c, norms=norms)
     )
@@ -51,12 +70,14 @@ def _glm(c: Config) -> Model:
 def _falcon(c: Config) -> Model:
     heads, new = c.size("num_attention_heads", "n_head"), c.flag("new_decoder_architecture")
     kv_heads = c.size("num_kv_heads", default=heads) if new else 1 if c.flag("multi_query", True) else heads
-    c = c.with_keys(num_attention_heads=heads, num_hidden_layers=c.size("num_hidden_layers", "n_layer"))
-    c = c.with_keys(num_key_value_heads=kv_heads)
+    if c.has("n_embed"):
+        c = c.with_keys(hidden_size=c.size("n_embed"))
     bias, hidden = c.flag("bias"), c.size("hidden_size")
-    norms = 0 if not new and c.flag("parallel_attn", True) else 2
-    if new and c.get("num_ln_in_parallel_attn") == 1:
-        norms = 0
+    c.expect("num_key_value_heads", kv_heads)
+    c.expect("head_dim", hidden // heads)
+    c = c.with_keys(num_hidden_layers=c.size("num_hidden_layers", "n_layer"), num_key_value_heads=kv_heads)
+    both = c.size("num_ln_in_parallel_attn", default=2 if new else 1) == 2
+    norms = 2 if both or not c.flag("parallel_attn", True) else 0
     size = c.size("ffn_hidden_size", default=4 * hidden)
     attention = read_attention(c, qkv_bias=bias, out_bias=bias, norms=2)
     return make_model(c, True, attention, read_ffn(c, size=size, gated=False, bias=bias, norms=norms), final_norms=2)
@@ -64,6 +85,7 @@ def _falcon(c: Config) -> Model:
 
 def _opt(c: Config) -> Model:
     hidden, bias = c.size("hidden_size"), c.flag("enable_bias", True)
+    _one_head_size(c)
     embedded = c.size("word_embed_proj_dim", default=hidden)
     c.refuse(embedded != hidden, f"word_embed_proj_dim {embedded} is not hidden_size {hidden}")
     norms = 2 if c.flag("layer_norm_elementwise_affine", True) else 0
@@ -80,10 +102,13 @@ def _opt(c: Config) -> Model:
 
 def _gpt2(c: Config) -> Model:
     hidden, heads = c.size("n_embd", "hidden_size"), c.size("n_head", "num_attention_heads")
+    c.refuse(c.flag("add_cross_attention"), "add_cross_attention")
+    c.expect("head_dim", hidden // heads)
     kv_heads = 1 if c.get("model_type") == "gpt_bigcode" and c.flag("multi_query", True) else heads
     layers = c.size("n_layer", "num_hidden_layers")
     inner = c.size("n_inner", default=4 * hidden)
     positions = c.size("n_positions", "max_position_embeddings")
+    c.expect("num_key_value_heads", kv_heads)
     c = c.with_keys(hidden_size=hidden, num_attention_heads=heads, num_hidden_layers=layers)
     c = c.with_keys(num_key_value_heads=kv_heads)
     return make_model(
@@ -98,13 +123,26 @@ def _gpt2(c: Config) -> Model:
 
 def _gpt_neox(c: Config) -> Model:
     bias = c.flag("attention_bias", True)
+    _one_head_size(c)
     attention = read_attention(c, qkv_bias=bias, out_bias=bias, norms=2)
     return make_model(c, False, attention, read_ffn(c, gated=False, bias=True, norms=2), final_norms=2)
 
 
+def _one_head_size(c: Config) -> None:
+    """Refuse head sizes and key-value heads of their own, where the architecture has none."""
+    heads = c.size("num_attention_heads")
+    c.expect("num_key_value_heads", heads)
+    c.expect("head_dim", c.size("hidden_size") // heads)
+
+
 def _cohere(c: Config) -> Model:
     bias = c.flag("attention_bias")
-    window = read_windows(c, every=4) if c.get("model_type") == "cohere2" else {}
+    window = {}
+    if c.get("model_type") == "cohere2":
+        c.expect("use_qk_norm", False)
+        window = read_windows(c, every=c.size("sliding_window_pattern", default=4))
+    else:
+        no_windows(c)
     norm = "all" if c.flag("use_qk_norm") else ""
     return make_model(
         c, True, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm=norm, **window), read_ffn(c, norms=0)
@@ -113,6 +151,7 @@ def _cohere(c: Config) -> Model:
 
 def _olmo(c: Config) -> Model:
     bias = c.flag("attention_bias")
+    no_windows(c)
     return make_model(
         c, False, read_attention(c, qkv_bias=bias, out_bias=bias, norms=0), read_ffn(c, norms=0), final_norms=0
     )
@@ -120,12 +159,18 @@ def _olmo(c: Config) -> Model:
 
 def _olmo2(c: Config) -> Model:
     bias = c.flag("attention_bias")
-    window = read_windows(c, every=4) if c.get("model_type") == "olmo3" else {}
+    window = {}
+    if c.get("model_type") == "olmo3":
+        window = read_windows(c, every=4)
+    else:
+        no_windows(c)
     return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="all", **window), read_ffn(c))
 
 
 def _nemotron(c: Config) -> Model:
     bias = c.flag("attention_bias")
+    c.refuse(c.get("num_key_value_heads") is None, "no num_key_value_heads")
+    no_windows(c)
     attention = read_attention(c, qkv_bias=bias, out_bias=bias, norms=2)
     return make_model(c, False, attention, read_ffn(c, gated=False, bias=c.flag("mlp_bias"), norms=2), final_norms=2)
 
@@ -148,7 +193,8 @@ def _nemotron_nas(c: Config) -> Model:
             groups.append(attention.size("n_heads_in_group"))
         if not ffn.flag("no_op"):
             multiple = ffn.get("ffn_mult")
-            ffn.refuse(not isinstance(multiple, int | float) or not 0 < multiple < 1000, f"ffn_mult = {multiple!r}")
+            number = isinstance(multiple, int | float) and not isinstance(multiple, bool)
+            ffn.refuse(not number or not 0 < multiple < 1000, f"ffn_mult = {shown(multiple)}")
             # Two thirds of that multiple of the width, gated, rounded up to a multiple of 256.
             sizes.append(-(-int(2 * multiple * hidden / 3) // 256) * 256)
     c.refuse(not groups or not sizes, "no block with attention, or none with an FFN")
@@ -161,7 +207,8 @@ def _nemotron_nas(c: Config) -> Model:
 
 
 READERS = {
-    **dict.fromkeys(("llama", "mistral", "ministral", "granite"), _llama),
+    **dict.fromkeys(("llama", "granite"), _llama),
+    **dict.fromkeys(("mistral", "ministral"), _mistral),
     **dict.fromkeys(("qwen2", "mimo", "qwen2_vl_text", "qwen2_5_vl_text"), _qwen2),
     **dict.fromkeys(("qwen3", "qwen3_vl_text"), _qwen3),
     "phi": _phi,

@@ -3,17 +3,35 @@
 from typing import Any
 
 from genz_jax.catalog.config import Config
-from genz_jax.catalog.readers.parts import kv_sharing, make_model, read_attention, read_ffn, read_moe, read_windows
+from genz_jax.catalog.readers.parts import (
+    FULL,
+    attention_kinds,
+    kv_sharing,
+    make_model,
+    no_windows,
+    read_attention,
+    read_ffn,
+    read_moe,
+    read_windows,
+)
 from genz_jax.specs import FFN, Attention, LayerEmbedding, Model, Projection, ResidualStreams
 
 
 def _gemma(c: Config) -> Model:
     bias = c.flag("attention_bias")
+    _one_direction(c)
+    no_windows(c)
     return make_model(c, True, read_attention(c, qkv_bias=bias, out_bias=bias), read_ffn(c))
+
+
+def _one_direction(c: Config) -> None:
+    both = c.get("use_bidirectional_attention") in (True, "all")
+    c.refuse(both, "use_bidirectional_attention: an encoder, whose windows look ahead")
 
 
 def _gemma2(c: Config) -> Model:
     bias = c.flag("attention_bias")
+    _one_direction(c)
     return make_model(
         c,
         True,
@@ -23,17 +41,19 @@ def _gemma2(c: Config) -> Model:
 
 
 def _gemma3(c: Config) -> Model:
-    bias, every = c.flag("attention_bias"), c.size("sliding_window_pattern", "_sliding_window_pattern", default=6)
+    bias, every = c.flag("attention_bias"), c.size("sliding_window_pattern", default=6)
+    _one_direction(c)
+    if not c.has("layer_types"):
+        c.expect("_sliding_window_pattern", every)
     attention = read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="head", norms=2, **read_windows(c, every=every))
     return make_model(c, True, attention, read_ffn(c, norms=2))
 
 
 def _gemma4(c: Config) -> Model:
     bias, layers, hidden = c.flag("attention_bias"), c.size("num_hidden_layers"), c.size("hidden_size")
-    kinds = c.kinds("layer_types") or [
-        "full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(layers)
-    ]
-    c = _global_heads(c, kinds)
+    _one_direction(c)
+    kinds = attention_kinds(c, [(i + 1) % 6 != 0 for i in range(layers)])
+    kinds[-1] = FULL
     whole, heads, shared = kinds.count("full_attention"), c.size("num_attention_heads"), kv_sharing(c, kinds)
     c.refuse(bias and sum(shared.values()), "attention_bias with num_kv_shared_layers")
     parts = read_attention(
@@ -43,9 +63,9 @@ def _gemma4(c: Config) -> Model:
         local = parts["local_attention"]
         parts["local_attention"] = _sharing(local, shared.get("sliding_attention", 0))
     if whole:
-        size = c.size("global_head_dim", "head_dim")
+        size, kv_heads = _global_heads(c, kinds)
         same = c.flag("attention_k_eq_v")
-        kv_heads = c.size(*(("num_global_key_value_heads",) if same else ()), "num_key_value_heads")
+        c.refuse(heads % kv_heads, f"num_global_key_value_heads {kv_heads} does not divide num_attention_heads {heads}")
         biases = bias * ((heads + (1 if same else 2) * kv_heads) * size + hidden)
         part = Attention(
             whole, heads, kv_heads, size, value_projection=float(not same), norms=2, qk_norms=2 * size, biases=biases
@@ -63,9 +83,9 @@ def _gemma4(c: Config) -> Model:
 def _gemma3n(c: Config) -> Model:
     """Gemma 3n: AltUp's residual streams, low-rank residuals (LAuReL), an embedding for every layer, shared keys."""
     layers, hidden, streams = c.size("num_hidden_layers"), c.size("hidden_size"), c.size("altup_num_inputs")
-    kinds = c.kinds("layer_types") or [
-        "full_attention" if (i + 1) % 5 == 0 else "sliding_attention" for i in range(layers)
-    ]
+    kinds = attention_kinds(c, [(i + 1) % 5 != 0 for i in range(layers)])
+    sparsity = c.get("activation_sparsity_pattern")
+    c.refuse(isinstance(sparsity, list) and len(sparsity) != layers, f"activation_sparsity_pattern of {layers} layers")
     c.refuse(c.flag("attention_bias"), "attention_bias")
     shared, local = kv_sharing(c, kinds), kinds.count("sliding_attention")
     parts = read_attention(c, qk_norm="head", norms=2, local=local, window=c.size("sliding_window"))
@@ -114,18 +134,20 @@ def _layer_embedding(c: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"layer_embedding": part}, {"projections": around, "other_parameters": size}
 
 
-def _global_heads(c: Config, kinds: list[str]) -> Config:
-    """The config with the sizes of the global layers under their own keys, where it has them layer by layer."""
-    given = c.get("per_layer_config")
-    if not given:
-        return c
-    told = {int(i): values for i, values in given.items()}
-    whole = {i for i, kind in enumerate(kinds) if kind == "full_attention"}
-    first = next(iter(told.values()))
-    same = set(told) == whole and all(values == first for values in told.values())
-    c.refuse(not same or set(first) - {"head_dim", "num_key_value_heads"}, "per_layer_config of layers of one kind")
-    heads = first.get("num_key_value_heads", c.get("num_key_value_heads"))
-    return c.with_keys(global_head_dim=first.get("head_dim", c.get("head_dim")), num_global_key_value_heads=heads)
+def _global_heads(c: Config, kinds: list[str]) -> tuple[int, int]:
+    """Head size and key-value heads of the global layers, which a config may have layer by layer."""
+    size, kv_heads = c.size("head_dim"), c.size("num_key_value_heads")
+    if "per_layer_config" not in c.values:
+        own = kv_heads if not c.flag("attention_k_eq_v") else c.size("num_global_key_value_heads", default=kv_heads)
+        return c.size("global_head_dim", default=512), own
+    given = c.part("per_layer_config").values if c.has("per_layer_config") else {}
+    whole = {str(i) for i, kind in enumerate(kinds) if kind == FULL}
+    first = next(iter(given.values()), {})
+    same = set(given) == (whole if first else set()) and all(values == first for values in given.values())
+    known = isinstance(first, dict) and not set(first) - {"head_dim", "num_key_value_heads"}
+    c.refuse(not same or not known, "per_layer_config that is not one head_dim and num_key_value_heads of full layers")
+    told = Config(f"{c.where}, per_layer_config", first)
+    return told.size("head_dim", default=size), told.size("num_key_value_heads", default=kv_heads)
 
 
 READERS = {

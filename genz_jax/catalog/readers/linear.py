@@ -4,11 +4,14 @@ from typing import Any
 
 from genz_jax.catalog.config import Config
 from genz_jax.catalog.readers.parts import (
+    FULL,
+    LINEAR,
     count_sparse_layers,
     make_model,
     read_attention,
     read_ffn,
     read_latent_attention,
+    read_mlp_kinds,
     read_moe,
 )
 from genz_jax.specs import DeltaNet, LatentExperts, LinearAttention, Model, ResidualStreams
@@ -17,8 +20,12 @@ from genz_jax.specs import DeltaNet, LatentExperts, LinearAttention, Model, Resi
 def _qwen_hybrid(c: Config) -> Model:
     """Qwen 3-Next and 3.5: gated delta net layers between gated attention layers."""
     layers, bias = c.size("num_hidden_layers"), c.flag("attention_bias")
-    kinds = c.kinds("layer_types")
-    whole = layers // c.size("full_attention_interval", default=4) if kinds is None else kinds.count("full_attention")
+    kinds = c.kinds("layer_types", allowed=(FULL, LINEAR))
+    whole = layers // c.size("full_attention_interval", default=4) if kinds is None else kinds.count(FULL)
+    c.expect("attn_output_gate", True)
+    c.expect("num_experts")
+    c.expect("decoder_sparse_step", 1)
+    c.expect("mlp_only_layers", [])
     delta = {}
     if layers - whole:
         delta["delta_net"] = DeltaNet(
@@ -43,33 +50,32 @@ def _qwen_hybrid(c: Config) -> Model:
 def _kimi_linear(c: Config) -> Model:
     """Kimi Linear and K3: Kimi delta attention between latent attention layers, K3 with latent experts."""
     layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    told = c.part("linear_attn_config") if c.get("linear_attn_config") is not None else c
-    kinds = c.kinds("layer_types")
-    if kinds is None:
-        places = [told.get(key, default=[]) for key in ("full_attn_layers", "kda_layers")]
-        known = all(isinstance(listed, list) for listed in places)
-        c.refuse(
-            not known or sorted([*places[0], *places[1]], key=str) != sorted(range(1, layers + 1), key=str),
-            "layers of no kind or of two",
-        )
-        whole = len(places[0])
+    told = c.part("linear_attn_config") if c.has("linear_attn_config") else Config(c.where, {})
+    kinds = c.kinds("layer_types", allowed=(FULL, LINEAR))
+    full, rest = (told.places(key, layers, first=1) for key in ("full_attn_layers", "kda_layers"))
+    if kinds is not None:
+        whole = kinds.count(FULL)
+    elif full is None or rest is None:
+        whole = (layers - 1) // 4  # the fifth and every fourth after it
     else:
-        whole = kinds.count("full_attention")
+        c.refuse(full & rest or len(full | rest) != layers, "full_attn_layers, kda_layers: layers of no kind or of two")
+        whole = len(full)
     linear = layers - whole
     parts: dict[str, Any] = {}
     if linear:
-        heads, size = told.size("linear_num_heads", "num_heads"), told.size("linear_head_dim", "head_dim")
-        width = told.size("short_conv_kernel_size", "linear_conv_kernel_dim")
-        full = {} if told.flag("use_full_rank_gate") else {"gate_rank": size}
-        parts["delta_net"] = DeltaNet(linear, heads, heads, size, size, width, decay_rank=size, **full)
+        heads = told.size("num_heads", default=c.size("linear_num_heads"))
+        size = told.size("head_dim", default=c.size("linear_head_dim"))
+        width = told.size("short_conv_kernel_size", default=c.size("linear_conv_kernel_dim"))
+        gate = {} if told.flag("use_full_rank_gate") else {"gate_rank": size}
+        parts["delta_net"] = DeltaNet(linear, heads, heads, size, size, width, decay_rank=size, **gate)
     if whole:
         latent = read_latent_attention(c, whole)["latent_attention"]
         gate = c.size("num_attention_heads") * c.size("v_head_dim")
         parts["latent_attention"] = latent.replace(output_gate=gate) if c.flag("mla_use_output_gate") else latent
-    marks, every = c.kinds("mlp_layer_types"), c.size("moe_layer_freq", default=1)
-    dense = c.size("first_k_dense_replace", default=1, least=0)
-    sparse = sum(i >= dense and i % every == 0 for i in range(layers)) if marks is None else marks.count("sparse")
-    shared = c.size("num_shared_experts", "n_shared_experts", default=0, least=0)
+    c.expect("moe_layer_freq", 1)
+    first = c.size("first_k_dense_replace", default=1, least=0)
+    sparse = layers - read_mlp_kinds(c, [i < first for i in range(layers)])
+    shared = c.size("n_shared_experts", least=0)
     numbers: dict[str, Any] = {
         "shared_experts": shared,
         "shared_intermediate_size": c.size("moe_intermediate_size") if shared else 0,
@@ -100,11 +106,12 @@ def _attention_residuals(c: Config, layers: int, hidden: int) -> tuple[dict[str,
 def _minimax(c: Config) -> Model:
     """MiniMax Text-01 and M1: lightning attention between softmax attention layers, experts in every layer."""
     layers, heads = c.size("num_hidden_layers"), c.size("num_attention_heads")
-    marks, kinds = c.get("attn_type_list"), c.kinds("layer_types")
-    if kinds is None:
-        c.refuse(not isinstance(marks, list) or len(marks) != layers, f"no attn_type_list of {layers} layers")
-        kinds = ["full_attention" if mark else "linear_attention" for mark in marks]
-    whole = kinds.count("full_attention")
+    kinds, marks = c.kinds("layer_types", allowed=(FULL, LINEAR)), c.marks("attn_type_list", layers)
+    if c.known is not None:
+        c.expect("attn_type_list")
+        marks = [i % 2 == 0 for i in range(layers)]
+    c.refuse(kinds is None and marks is None, f"no attn_type_list of {layers} layers")
+    whole = kinds.count(FULL) if kinds is not None else sum(marks or [])
     c.refuse(c.get("sliding_window"), "sliding_window")
     c.refuse(c.get("shared_intermediate_size"), "shared_intermediate_size: a shared expert")
     size = c.size("head_dim", default=c.size("hidden_size") // heads)

@@ -2,13 +2,18 @@
 
 from typing import Any
 
-from genz_jax.catalog.config import Config
+from genz_jax.catalog.config import Config, refusal, shown
 from genz_jax.catalog.readers.parts import (
+    CHUNKED,
+    FULL,
+    SLIDING,
+    attention_kinds,
     count_sparse_layers,
-    first_or_listed,
     make_model,
+    no_windows,
     read_attention,
     read_ffn,
+    read_mlp_kinds,
     read_moe,
     read_windows,
 )
@@ -16,7 +21,7 @@ from genz_jax.specs import Attention, Indexer, LocalAttention, Model, SparseAtte
 
 
 def _mixtral(c: Config) -> Model:
-    window = read_windows(c) if c.get("sliding_window") else {}
+    window = read_windows(c)
     return make_model(c, False, read_attention(c, **window), read_moe(c, intermediate_size=c.size("intermediate_size")))
 
 
@@ -28,9 +33,27 @@ def _qwen_moe(c: Config) -> Model:
     if second:
         size = c.size("shared_expert_intermediate_size")
         shared = {"shared_experts": 1, "shared_intermediate_size": size, "shared_gate": 1}
-    attention = read_attention(c, qkv_bias=bias, out_bias=bias and not second, qk_norm="" if second else "head")
-    dense = c.size("num_hidden_layers") - sparse
+    attention = read_attention(
+        c, qkv_bias=bias, out_bias=bias and not second, qk_norm="" if second else "head", **_qwen_windows(c)
+    )
+    layers = c.size("num_hidden_layers")
+    dense = layers - sparse
     return make_model(c, False, attention, read_ffn(c, dense) if dense else {}, read_moe(c, sparse, **shared))
+
+
+def _qwen_windows(c: Config) -> dict[str, Any]:
+    """Windows where they are used: of every other of the first layers in Qwen 2, of all layers in Qwen 3."""
+    kind, layers = c.get("model_type"), c.size("num_hidden_layers")
+    if kind not in ("qwen2_moe", "qwen3_moe"):
+        no_windows(c)
+        return {}
+    used = c.flag("use_sliding_window")
+    if not used:  # the window says nothing then
+        c = c.with_keys(sliding_window=None)
+    if kind == "qwen3_moe":
+        return read_windows(c)
+    last = c.size("max_window_layers", least=0)
+    return read_windows(c, [used and i % 2 == 0 and i < last for i in range(layers)])
 
 
 def _gpt_oss(c: Config) -> Model:
@@ -45,9 +68,10 @@ def _gpt_oss(c: Config) -> Model:
 
 
 def _minimax_m2(c: Config) -> Model:
-    norm = "all" if c.flag("use_qk_norm", True) else ""
+    c.expect("use_qk_norm", True)
+    no_windows(c)
     return make_model(
-        c, False, read_attention(c, qk_norm=norm), read_moe(c, intermediate_size=c.size("intermediate_size"))
+        c, False, read_attention(c, qk_norm="all"), read_moe(c, intermediate_size=c.size("intermediate_size"))
     )
 
 
@@ -56,9 +80,7 @@ def _phimoe(c: Config) -> Model:
     return make_model(
         c,
         False,
-        read_attention(
-            c, qkv_bias=bias, out_bias=bias, norms=2, **(read_windows(c) if c.get("sliding_window") else {})
-        ),
+        read_attention(c, qkv_bias=bias, out_bias=bias, norms=2, **read_windows(c)),
         read_moe(c, intermediate_size=c.size("intermediate_size"), norms=2),
         final_norms=2,
         head_biases=c.size("vocab_size") * head,
@@ -67,11 +89,14 @@ def _phimoe(c: Config) -> Model:
 
 def _olmoe(c: Config) -> Model:
     bias = c.flag("attention_bias")
+    no_windows(c)
     return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="all"), read_moe(c))
 
 
 def _granitemoe(c: Config) -> Model:
     bias = c.flag("attention_bias")
+    c.expect("shared_intermediate_size", 0)
+    no_windows(c)
     size = c.size("shared_intermediate_size", default=0, least=0)
     shared = {"shared_experts": 1 if size else 0, "shared_intermediate_size": size}
     experts = read_moe(c, intermediate_size=c.size("intermediate_size"), **shared)
@@ -79,11 +104,18 @@ def _granitemoe(c: Config) -> Model:
 
 
 def _dbrx(c: Config) -> Model:
-    attention, ffn = c.part("attn_config"), c.part("ffn_config")
-    c = c.with_keys(hidden_size=c.size("d_model"), num_attention_heads=c.size("n_heads"))
-    c = c.with_keys(num_hidden_layers=c.size("n_layers"), num_key_value_heads=attention.size("kv_n_heads", default=1))
-    c = c.with_keys(num_experts=ffn.size("moe_num_experts"), num_experts_per_tok=ffn.size("moe_top_k"))
-    return make_model(c, False, read_attention(c), read_moe(c, intermediate_size=ffn.size("ffn_hidden_size")))
+    attention, ffn = (
+        c.part(key) if c.has(key) else Config(f"{c.where}, {key}", {}) for key in ("attn_config", "ffn_config")
+    )
+    c.refuse(c.flag("tie_word_embeddings"), "tie_word_embeddings")
+    c = c.with_keys(num_key_value_heads=attention.size("kv_n_heads", default=1))
+    # Defaults of DbrxAttentionConfig and DbrxFFNConfig.
+    numbers = {
+        "experts": ffn.size("moe_num_experts", default=4),
+        "top_k": ffn.size("moe_top_k", default=1),
+        "intermediate_size": ffn.size("ffn_hidden_size", default=3584),
+    }
+    return make_model(c, False, read_attention(c), read_moe(c, **numbers))
 
 
 def _grok(c: Config) -> Model:
@@ -93,13 +125,17 @@ def _grok(c: Config) -> Model:
 
 def _llama4(c: Config) -> Model:
     layers, bias = c.size("num_hidden_layers"), c.flag("attention_bias")
-    sparse = c.get("moe_layers")
+    sparse = c.places("moe_layers", layers)
     if sparse is None:
-        step = c.size("interleave_moe_layer_step", default=1)
-        sparse = list(range(step - 1, layers, step))
+        step = c.size("interleave_moe_layer_step")
+        sparse = set(range(step - 1, layers, step))
     size = c.size("intermediate_size")
     dense = layers - len(sparse)
-    windows = read_windows(c, every=4)
+    turned, every = c.get("no_rope_layers"), c.size("no_rope_layer_interval")
+    marks = c.marks("no_rope_layers", layers) if turned else None  # an empty list is none
+    rotated = [(i + 1) % every != 0 for i in range(layers)] if marks is None else marks
+    chunked = c.get("attention_chunk_size") is not None
+    windows = read_windows(c, [mark and chunked for mark in rotated], local=CHUNKED, key="attention_chunk_size")
     return make_model(
         c,
         False,
@@ -112,9 +148,9 @@ def _llama4(c: Config) -> Model:
 def _mimo_v2(c: Config) -> Model:
     """MiMo V2: windowed layers with heads of their own and sinks, values narrower than keys, a dense first layer."""
     layers, bias = c.size("num_hidden_layers"), c.flag("attention_bias")
-    pattern = c.get("hybrid_layer_pattern")
-    kinds = c.kinds("layer_types") or ["full_attention", *["sliding_attention"] * (layers - 1)]
-    local = kinds.count("sliding_attention") if pattern is None else first_or_listed(c, "hybrid_layer_pattern", "")
+    local = _patterned(
+        c, "hybrid_layer_pattern", attention_kinds(c, [i > 0 and (i + 1) % 6 != 0 for i in range(layers)])
+    )
     # Its engine counts the tokens before the query only.
     window = c.size("sliding_window") if c.get("sliding_window_size") is None else c.size("sliding_window_size") + 1
 
@@ -132,19 +168,29 @@ def _mimo_v2(c: Config) -> Model:
     if local:
         told = sizes("swa_", 2 * kv_heads, c.flag("add_swa_attention_sink_bias", True))
         parts["local_attention"] = LocalAttention(local, window=window, **told)
-    marks = "moe_layer_freq" if c.get("mlp_layer_types") is None else "mlp_layer_types"
-    sparse = first_or_listed(c, marks, "sparse") if c.get(marks) is not None else layers - 1
+    words = ("dense", "sparse")
+    kinds = c.kinds("mlp_layer_types", allowed=words) or ["dense", *["sparse"] * (layers - 1)]
+    sparse = _patterned(c, "moe_layer_freq", kinds, "sparse")
     c.refuse(c.get("n_shared_experts"), "n_shared_experts")
     return make_model(c, False, parts, read_ffn(c, layers - sparse), read_moe(c, sparse))
+
+
+def _patterned(c: Config, key: str, kinds: list[str], word: str = SLIDING) -> int:
+    """How many layers are of a kind, which an older key must not contradict."""
+    marks = c.marks(key, len(kinds))
+    same = marks is None or marks == [kind == word for kind in kinds]
+    c.refuse(not same, f"{key} is not the pattern of {c.known.name if c.known else 'the layers'}: give layer types")
+    return kinds.count(word)
 
 
 def _step3(c: Config) -> Model:
     """Step 3.5 and 3.7: windowed layers with more heads, a gate per head, dense layers first, a shared expert."""
     layers, modules = c.size("num_hidden_layers"), c.size("num_nextn_predict_layers", default=0, least=0)
-    given = c.get("layer_types")
-    if isinstance(given, list) and len(given) == layers + modules:
-        c = c.with_keys(layer_types=given[:layers])  # the rest is of the modules for multi-token prediction
-    kinds = c.kinds("layer_types") or ["full_attention"] * layers
+    for key in ("layer_types", "mlp_layer_types"):
+        given = c.get(key)
+        if isinstance(given, list) and len(given) == layers + modules:
+            c = c.with_keys(**{key: given[:layers]})  # the rest is of the modules for multi-token prediction
+    kinds = attention_kinds(c, [False] * layers)
     kv_heads, size = c.size("num_key_value_heads", "num_attention_groups"), c.size("head_dim")
     heads, none = c.size("num_attention_heads"), c.get("attention_other_setting") is None
     other = Config(c.where, {}) if none else c.part("attention_other_setting")
@@ -177,49 +223,46 @@ def _step3(c: Config) -> Model:
 
 def _listed_experts(c: Config, layers: int) -> int:
     """Layers with experts, from a list of words, a list or text of their places, or all but the first few."""
-    if (kinds := c.kinds("mlp_layer_types")) is not None:
+    if (kinds := c.kinds("mlp_layer_types", allowed=("dense", "sparse"))) is not None:
         return kinds.count("sparse")
     if (places := c.get("moe_layers_enum")) is not None:
         words = places.split(",") if isinstance(places, str) else places
         try:
-            return len({int(word) for word in words if str(word).strip()} & set(range(layers)))
+            return len({int(str(word)) for word in words if str(word).strip()} & set(range(layers)))
         except (TypeError, ValueError):
-            raise ValueError(f"{c.where}: moe_layers_enum = {places!r}: must list the places of layers") from None
-    return layers - c.size("first_k_dense_replace", default=3, least=0)
+            raise refusal(c.where, f"moe_layers_enum = {shown(places)}: must list the places of layers") from None
+    c.expect("first_k_dense_replace", 3)
+    return layers - min(3, layers)
 
 
 def _minimax_m3(c: Config) -> Model:
     """MiniMax M3: dense layers first, then experts and attention to the blocks of keys that an indexer selects."""
     layers, size = c.size("num_hidden_layers"), c.size("head_dim")
-    told = c.part("sparse_attention_config") if c.get("sparse_attention_config") is not None else c
-    kinds = c.kinds("layer_types")
+    told = c.part("sparse_attention_config") if c.has("sparse_attention_config") else Config(c.where, {})
+    kinds = c.kinds("layer_types", allowed=(FULL, "minimax_m3_sparse"))
     if kinds is None:
-        marks = told.get("sparse_attention_freq", default=[0] * layers)
-        values = told.get("sparse_disable_index_value", default=marks)
-        for listed in (marks, values):
-            c.refuse(
-                not isinstance(listed, list) or len(listed) != layers, f"sparse_attention_config of {layers} layers"
-            )
+        marks = told.marks("sparse_attention_freq", layers) or [False] * layers
+        values = told.marks("sparse_disable_index_value", layers) or marks
         c.refuse(any(mark and not off for mark, off in zip(marks, values, strict=True)), "an indexer with values")
-        kinds = ["minimax_m3_sparse" if mark else "full_attention" for mark in marks]
+        kinds = ["minimax_m3_sparse" if mark else FULL for mark in marks]
     c.refuse(c.flag("attention_output_gate"), "attention_output_gate")
     c.refuse(c.get("qk_norm_type", default="per_head") != "per_head", "norms of queries and keys over all heads")
     selective = kinds.count("minimax_m3_sparse")
     whole = read_attention(c, layers - selective, qk_norm="head")
     numbers = (c.size("num_attention_heads"), c.size("num_key_value_heads"), size)
     if selective:
-        block = told.size("sparse_block_size", "index_block_size")
+        block = told.size("sparse_block_size", default=c.size("index_block_size"))
         index = Indexer(
             selective,
-            told.size("sparse_num_index_heads", "index_n_heads"),
-            told.size("sparse_index_dim", "index_head_dim"),
-            told.size("sparse_topk_blocks", "index_topk_blocks") * block,
+            told.size("sparse_num_index_heads", default=c.size("index_n_heads")),
+            told.size("sparse_index_dim", default=c.size("index_head_dim")),
+            told.size("sparse_topk_blocks", default=c.size("index_topk_blocks")) * block,
             block_size=block,
             head_weights=0,
         )
         whole["sparse_attention"] = SparseAttention(selective, *numbers, qk_norms=2 * size, indexer=index)
-    marks = "moe_layer_freq" if c.get("mlp_layer_types") is None else "mlp_layer_types"
-    sparse = first_or_listed(c, marks, "sparse")
+    marks = c.marks("moe_layer_freq", layers) or [True] * layers
+    sparse = layers - read_mlp_kinds(c, [not mark for mark in marks])
     shared = c.size("n_shared_experts", default=1, least=0)
     experts = read_moe(
         c, sparse, shared_experts=shared, shared_intermediate_size=c.size("shared_intermediate_size") if shared else 0

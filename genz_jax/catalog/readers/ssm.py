@@ -2,8 +2,16 @@
 
 from typing import Any
 
-from genz_jax.catalog.config import Config
-from genz_jax.catalog.readers.parts import make_model, read_attention, read_ffn, read_moe
+from genz_jax.catalog.config import Config, shown
+from genz_jax.catalog.readers.parts import (
+    FULL,
+    LINEAR,
+    make_model,
+    no_windows,
+    read_attention,
+    read_ffn,
+    read_moe,
+)
 from genz_jax.specs import FFN, SSD, SSM, Attention, LatentExperts, Model, Projection
 
 
@@ -13,10 +21,10 @@ def _ssm(c: Config, layers: int, inner: int, prefix: str = "", norms: int = 0) -
         return {}
     hidden, state = c.size("hidden_size"), c.size(f"{prefix}d_state", "state_size")
     width = c.size(f"{prefix}d_conv", "conv_kernel")
-    given = c.get(f"{prefix}dt_rank", "time_step_rank", default="auto")
-    rank = -(-hidden // 16) if given == "auto" else c.size(f"{prefix}dt_rank", "time_step_rank")
-    bias = c.flag(f"{prefix}conv_bias", c.flag("use_conv_bias", True))
-    projections = c.flag(f"{prefix}proj_bias", c.flag("use_bias"))
+    key = f"{prefix}dt_rank" if prefix else "time_step_rank"
+    rank = -(-hidden // 16) if c.get(key) == "auto" else c.size(key)
+    bias = c.flag(f"{prefix}conv_bias" if prefix else "use_conv_bias")
+    projections = c.flag(f"{prefix}proj_bias" if prefix else "use_bias")
     biases = inner * bias + inner + projections * (2 * inner + hidden)
     inner_norms = rank + 2 * state if norms else 0
     return {"ssm": SSM(layers, inner, state, width, rank, inner_norms=inner_norms, biases=biases)}
@@ -35,22 +43,23 @@ def _ssd(
 
 
 def _mamba(c: Config) -> Model:
-    hidden = c.size("hidden_size", "d_model")
-    c = c.with_keys(hidden_size=hidden, num_hidden_layers=c.size("num_hidden_layers", "n_layer"))
-    inner = c.size("intermediate_size", default=int(c.get("expand", default=2) * hidden))
-    return make_model(c, True, _ssm(c, c.size("num_hidden_layers"), inner))
+    inner = c.size("intermediate_size", default=c.size("expand") * c.size("hidden_size", "d_model"))
+    return make_model(c, True, _ssm(c, c.size("num_hidden_layers", "n_layer"), inner))
 
 
 def _mamba2(c: Config) -> Model:
+    heads, size = c.size("num_heads"), c.size("head_dim")
+    whole = heads * size == c.size("expand") * c.size("hidden_size")
+    c.refuse(not whole, "num_heads times head_dim is not expand times hidden_size")
     part = _ssd(
         c,
         c.size("num_hidden_layers"),
-        heads=c.size("num_heads"),
-        head_dim=c.size("head_dim"),
+        heads=heads,
+        head_dim=size,
         state=c.size("state_size"),
         groups=c.size("n_groups"),
         width=c.size("conv_kernel"),
-        conv=c.flag("use_conv_bias", True),
+        conv=c.flag("use_conv_bias"),
         bias=c.flag("use_bias"),
     )
     return make_model(c, False, part)
@@ -58,11 +67,16 @@ def _mamba2(c: Config) -> Model:
 
 def _jamba(c: Config) -> Model:
     layers = c.size("num_hidden_layers")
-    period, offset = c.size("attn_layer_period"), c.size("attn_layer_offset", least=0)
-    whole = sum(i % period == offset for i in range(layers))
-    period, offset = c.size("expert_layer_period"), c.size("expert_layer_offset", least=0)
-    sparse = sum(i % period == offset for i in range(layers)) if c.size("num_experts") > 1 else 0
-    inner = int(c.get("mamba_expand", default=2) * c.size("hidden_size"))
+    no_windows(c)
+
+    def places(what: str) -> int:
+        period, offset = c.size(f"{what}_layer_period"), c.size(f"{what}_layer_offset", least=0)
+        c.refuse(offset >= period, f"{what}_layer_offset {offset} is not below {what}_layer_period {period}")
+        return sum(i % period == offset for i in range(layers))
+
+    whole = places("attn")
+    sparse = places("expert") if c.size("num_experts") > 1 else 0
+    inner = c.size("mamba_expand") * c.size("hidden_size")
     return make_model(
         c,
         False,
@@ -71,10 +85,6 @@ def _jamba(c: Config) -> Model:
         read_ffn(c, layers - sparse),
         read_moe(c, sparse, intermediate_size=c.size("intermediate_size")) if sparse else {},
     )
-
-
-_WHOLE = ("attention", "full_attention")
-"""Words of `layer_types` for layers with attention to the whole context."""
 
 
 def _hybrid_ssd(c: Config, layers: int) -> dict[str, Any]:
@@ -86,35 +96,36 @@ def _hybrid_ssd(c: Config, layers: int) -> dict[str, Any]:
         state=c.size("mamba_d_state"),
         groups=c.size("mamba_n_groups"),
         width=c.size("mamba_d_conv"),
-        conv=c.flag("mamba_conv_bias", True),
+        conv=c.flag("mamba_conv_bias"),
         bias=c.flag("mamba_proj_bias"),
     )
 
 
 def _mamba_head_dim(c: Config) -> int:
-    if isinstance(given := c.get("mamba_d_head", default="auto"), int):
-        return given
-    return int(c.get("mamba_expand", default=2) * c.size("hidden_size")) // c.size("mamba_n_heads")
+    inner, heads, given = c.size("mamba_expand") * c.size("hidden_size"), c.size("mamba_n_heads"), c.get("mamba_d_head")
+    size = inner // heads if given == "auto" else c.size("mamba_d_head")
+    c.refuse(size * heads != inner, "mamba_n_heads times mamba_d_head is not mamba_expand times hidden_size")
+    return size
 
 
 def _bamba(c: Config) -> Model:
     layers, bias = c.size("num_hidden_layers"), c.flag("attention_bias")
-    kinds = c.kinds("layer_types", "layers_block_type")
-    whole = len(c.get("attn_layer_indices", default=[]))
-    if kinds is not None:
-        whole = sum(kind in _WHOLE for kind in kinds)
+    places = c.places("attn_layer_indices", layers) or set()
+    for key in ("layer_types", "layers_block_type"):
+        kinds = c.kinds(key, allowed=(FULL, LINEAR))
+        same = kinds is None or places == {i for i, kind in enumerate(kinds) if kind == FULL}
+        c.refuse(not same, f"{key} that is not attn_layer_indices")
+    whole = len(places)
     attention = read_attention(c, whole, qkv_bias=bias, out_bias=bias)
     return make_model(c, False, attention, _hybrid_ssd(c, layers - whole), read_ffn(c, bias=c.flag("mlp_bias")))
 
 
 def _granite_hybrid(c: Config) -> Model:
     layers, bias = c.size("num_hidden_layers"), c.flag("attention_bias")
-    kinds = c.kinds("layer_types", "layers_block_type")
-    c.refuse(kinds is None, "no layer_types")
-    whole = sum(kind in _WHOLE for kind in kinds or [])
+    whole = (c.kinds("layer_types", allowed=(FULL, LINEAR)) or []).count(FULL)
     size = c.size("shared_intermediate_size")
     attention = read_attention(c, whole, qkv_bias=bias, out_bias=bias)
-    if c.size("num_local_experts", default=0, least=0):
+    if c.size("num_local_experts", least=0):
         numbers = {"intermediate_size": c.size("intermediate_size"), "shared_intermediate_size": size}
         ffn = read_moe(c, shared_experts=1, **numbers)
     else:
@@ -123,26 +134,35 @@ def _granite_hybrid(c: Config) -> Model:
 
 
 def _nemotron_h(c: Config) -> Model:
-    words = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
-    pattern = c.get("hybrid_override_pattern")
-    given = c.kinds("layers_block_type") if pattern is None else [words.get(letter, letter) for letter in str(pattern)]
-    c.refuse(not given, "no hybrid_override_pattern")
-    synonyms = {"linear_attention": "mamba", "full_attention": "attention"}
-    kinds = [synonyms.get(kind, kind) for kind in given or []]
+    words = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
+    given = c.get("layers_block_type")
+    if given is None:
+        letters = c.get("hybrid_override_pattern", default="ME*-")
+        wrong = not isinstance(letters, str) or set(letters) - set(words)
+        c.refuse(wrong, f"hybrid_override_pattern = {shown(letters)}: letters other than {', '.join(words)}")
+        given = [words[letter] for letter in letters]
+        c = c.with_keys(layers_block_type=given)
+    # The list decides how many layers there are, whatever num_hidden_layers says.
+    kinds = c.kinds("layers_block_type", allowed=tuple(words.values()), count=len(given)) or []
     count = {word: kinds.count(word) for word in words.values()}
-    c.refuse(sum(count.values()) != len(kinds), f"kinds of layers other than {', '.join(words.values())}")
     c = c.with_keys(num_hidden_layers=len(kinds))
+    for old, key in (
+        ("mamba_n_groups", "n_groups"),
+        ("mamba_d_conv", "conv_kernel"),
+        ("mamba_conv_bias", "use_conv_bias"),
+    ):
+        c = c.with_keys(**{key: c.values[old]}) if c.has(old) else c
     bias = c.flag("mlp_bias")
     c.refuse(bias and count["moe"], "mlp_bias with experts")
     ssd = _ssd(
         c,
-        count["mamba"],
+        count[LINEAR],
         heads=c.size("mamba_num_heads"),
         head_dim=c.size("mamba_head_dim"),
         state=c.size("ssm_state_size"),
         groups=c.size("n_groups"),
         width=c.size("conv_kernel"),
-        conv=c.flag("use_conv_bias", True),
+        conv=c.flag("use_conv_bias"),
         bias=c.flag("use_bias"),
     )
     experts = {}
@@ -152,12 +172,12 @@ def _nemotron_h(c: Config) -> Model:
             count["moe"],
             intermediate_size=c.size("moe_intermediate_size"),
             in_projections=1,
-            shared_experts=c.size("n_shared_experts", default=1),
+            shared_experts=c.size("n_shared_experts", least=0),
             shared_intermediate_size=c.size("moe_shared_expert_intermediate_size"),
             latent=LatentExperts(narrow) if (narrow := c.size("moe_latent_size", default=0, least=0)) else None,
         )
     dense = read_ffn(c, count["mlp"], gated=False, bias=bias) if count["mlp"] else {}
-    attention = read_attention(c, count["attention"]) if count["attention"] else {}
+    attention = read_attention(c, count[FULL]) if count[FULL] else {}
     return make_model(c, False, attention, ssd, dense, experts)
 
 
@@ -165,11 +185,16 @@ def _zamba(c: Config) -> Model:
     """Zamba 1: Mamba-1 layers and one transformer block whose weights all its places share."""
     layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
     period, offset = c.size("attn_layer_period"), c.size("attn_layer_offset", least=0)
-    kinds = c.kinds("layers_block_type", "layer_types")
-    shared = kinds.count("hybrid") if kinds else sum(i % period == offset for i in range(layers))
+    kinds = c.kinds("layers_block_type", allowed=("hybrid", LINEAR))
+    # The third layer has the first block; the rest of the pattern counts from the fourth on.
+    derived = [False, False, True, *(i % period == offset for i in range(layers - 3))]
+    c.refuse(kinds is None and layers < 3, f"num_hidden_layers = {layers}: no layers_block_type, whose default has 3")
+    shared = kinds.count("hybrid") if kinds is not None else sum(derived)
+    c.refuse(not shared, "layers_block_type without a hybrid layer")
     heads, width = c.size("num_attention_heads"), c.size("attention_hidden_size", default=2 * hidden)
-    size = c.size("attention_head_dim", default=width // heads)
-    inner = int(c.get("mamba_expand", default=2) * hidden)
+    size = c.size("attention_head_dim", default=2 * hidden // heads)
+    inner = c.size("mamba_expand") * hidden
+    c.refuse(inner % c.size("n_mamba_heads"), "n_mamba_heads does not divide mamba_expand times hidden_size")
     ties = {"tied_layers": max(shared - 1, 0)}
     attention = Attention(shared, heads, c.size("num_key_value_heads", default=heads), size, input_size=width, **ties)
     ffn = FFN(shared, c.size("intermediate_size"), 2, **ties)
@@ -181,9 +206,10 @@ def _zamba(c: Config) -> Model:
 def _zamba2(c: Config) -> Model:
     """Zamba 2: Mamba-2 layers, and transformer blocks that take turns, with adapters for each place they stand in."""
     layers, hidden, heads = c.size("num_hidden_layers"), c.size("hidden_size"), c.size("num_attention_heads")
-    kinds = c.kinds("layers_block_type", "layer_types")
-    c.refuse(kinds is None, "no layers_block_type")
-    places = (kinds or []).count("hybrid")
+    if not c.has("layers_block_type"):  # the published model's, of 54 layers
+        between = [LINEAR, *([LINEAR] * 5 + ["hybrid"]) * 7, *[LINEAR] * 4, "hybrid"]
+        c = c.with_keys(layers_block_type=[*between, *[LINEAR] * 3, "hybrid", *[LINEAR] * 2])
+    places = (c.kinds("layers_block_type", allowed=("hybrid", LINEAR)) or []).count("hybrid")
     c.refuse(c.flag("add_bias_linear"), "add_bias_linear")
     width, rank = 2 * hidden, c.size("adapter_rank", default=128)
     inner = c.size("intermediate_size", default=4 * hidden)
@@ -197,11 +223,11 @@ def _zamba2(c: Config) -> Model:
         c,
         layers,
         heads=mamba_heads,
-        head_dim=int(c.get("mamba_expand", default=2) * hidden) // mamba_heads,
+        head_dim=c.size("mamba_expand") * hidden // mamba_heads,
         state=c.size("mamba_d_state"),
         groups=c.size("mamba_ngroups"),
         width=c.size("mamba_d_conv"),
-        conv=c.flag("use_conv_bias", True),
+        conv=c.flag("use_conv_bias"),
         bias=False,
     )
     parts = {
