@@ -7,9 +7,9 @@ from importlib import resources
 from typing import Any
 
 from genz_jax import units
-from genz_jax.catalog import hugging_face
+from genz_jax.catalog import hugging_face, names
 from genz_jax.catalog.tables import build, check_keys, parts_of
-from genz_jax.fields import Label, near, shared
+from genz_jax.fields import Label, shared
 from genz_jax.specs import Model, NetworkLevel, Platform, Rates, Workload
 
 _PARTS = {name: kind for name, kind in parts_of(Model).items() if name != "projections"}
@@ -56,14 +56,43 @@ _PLATFORMS = ("platforms", frozenset(_PLATFORM_KEYS | _PLATFORM_NOTES))
 _WORKLOADS = ("use_cases", frozenset(_WORKLOAD_KEYS | _WORKLOAD_NOTES))
 
 
+@functools.cache
+def _forms(file: str, keys: frozenset[str]) -> names.Index:
+    """Entries by the forms of every name, aliases included."""
+    return names.Index.of({name: entry.get("aliases", ()) for name, entry in _entries(file, keys).items()})
+
+
+_LISTINGS = {"model": "gz.models()", "platform": "gz.platforms()", "workload": "gz.workloads()"}
+_PLACEHOLDERS = ("dummy",)
+"""Names that stand for any model, and so for none."""
+
+
 def _find(what: str, name: str, source: tuple[str, frozenset[str]]) -> tuple[str, dict[str, Any]]:
-    index = _index(*source)
-    found = index.get(str(name).strip().lower())
+    entries, text = _entries(*source), str(name)
+    found = _index(*source).get(text.strip().lower())
     if found is None:
-        listing = {"model": "gz.models()", "platform": "gz.platforms()", "workload": "gz.workloads()"}[what]
-        spelt = [spelling for key, entry in _entries(*source).items() for spelling in (key, *entry.get("aliases", ()))]
-        raise ValueError(f"unknown {what} {name!r}{near(str(name), spelt)}; all names: {listing}")
-    return found, _entries(*source)[found]
+        shown = repr(text if len(text) <= 60 else f"{text[:57]}...")
+        matches = _forms(*source).look_up(text) if 0 < len(text) <= names.LONGEST else set()
+        if len(matches) > 1:
+            raise ValueError(f"{what} {shown} may be {' or '.join(sorted(matches))}; give one of these names")
+        if not matches:
+            raise ValueError(f"unknown {what} {shown}{_hint(text, source)}; all names: {_LISTINGS[what]}")
+        found = matches.pop()
+    return found, entries[found]
+
+
+def _hint(name: str, source: tuple[str, frozenset[str]]) -> str:
+    if name.strip().lower() in _PLACEHOLDERS:
+        return ", a placeholder that has no shape"
+    spellings = {entry: values.get("aliases", ()) for entry, values in _entries(*source).items()}
+    close = names.nearest(name, spellings)
+    return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def _source(what: str) -> tuple[str, frozenset[str]]:
+    if what not in _LISTINGS:
+        raise ValueError(f"about {what!r}: must be one of model, platform, workload")
+    return {"model": _MODELS, "platform": _PLATFORMS, "workload": _WORKLOADS}[what]
 
 
 def models() -> list[str]:
@@ -81,15 +110,26 @@ def workloads() -> list[str]:
     return list(_entries(*_WORKLOADS))
 
 
+def spellings(what: str) -> list[str]:
+    """All names of the catalogue, then all aliases.
+
+    Args:
+        what: "model", "platform" or "workload".
+    """
+    entries = _entries(*_source(what))
+    return [*entries, *(alias for entry in entries.values() for alias in entry.get("aliases", ()))]
+
+
 def model(name: str) -> Model:
     """Return a model of the catalogue, or the one that a Hugging Face config describes.
 
     Args:
-        name: its name or an alias such as the hub id, where case does not matter; or the path of a `config.json` or of
-            a folder with one.
+        name: its name or an alias such as the hub id; case, organisation, separators and ends like -hf, -instruct and
+            -chat do not matter. Or the path of a `config.json` or of a folder with one.
 
     Raises:
-        ValueError: no such model, with the nearest names; or a config that cannot be read.
+        ValueError: no such model, with the nearest names of its family; a name that may be several; or a config that
+            cannot be read.
     """
     if str(name).strip().lower() not in _index(*_MODELS) and hugging_face.is_config(str(name)):
         return hugging_face.read_model(name)
@@ -107,10 +147,10 @@ def platform(name: str) -> Platform:
     """Return a platform of the catalogue.
 
     Args:
-        name: its name or an alias; case does not matter.
+        name: its name or an alias, such as what nvidia-smi prints; case, vendor and separators do not matter.
 
     Raises:
-        ValueError: no such platform; the message has the nearest names.
+        ValueError: no such platform, with the nearest names; or a name that may be several.
     """
     return _platform(_find("platform", name, _PLATFORMS)[0])
 
@@ -166,9 +206,7 @@ def about(what: str, name: str) -> Entry:
     Raises:
         ValueError: no such entry.
     """
-    if what not in ("model", "platform", "workload"):
-        raise ValueError(f"about {what!r}: must be one of model, platform, workload")
-    source = {"model": _MODELS, "platform": _PLATFORMS, "workload": _WORKLOADS}[what]
+    source = _source(what)
     noted = {"model": _MODEL_NOTES, "platform": _PLATFORM_NOTES, "workload": _WORKLOAD_NOTES}[what]
     found, entry = _find(what, name, source)
     notes = {key: value for key, value in entry.items() if key in noted - {"aliases", "source"}}

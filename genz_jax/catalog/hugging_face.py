@@ -111,7 +111,7 @@ def _text_kind(inner: Any, outer: Any, whole: ConfigClass | None) -> Any:
 
 def is_config(text: str) -> bool:
     """Whether a text names a config file or a folder on this machine."""
-    return text.endswith(".json") or (bool(text.strip()) and Path(text).exists())
+    return text.endswith(".json") or (bool(text.strip()) and os.path.exists(text))
 
 
 def read_precision(path_or_id: str | os.PathLike[str]) -> Precision:

@@ -14,19 +14,19 @@ def _completions(names: list[str], incomplete: str) -> list[str]:
 def _models(incomplete: str) -> list[str]:
     from genz_jax import catalog
 
-    return _completions(catalog.models(), incomplete)
+    return _completions(catalog.spellings("model"), incomplete)
 
 
 def _platforms(incomplete: str) -> list[str]:
     from genz_jax import catalog
 
-    return _completions(catalog.platforms(), incomplete)
+    return _completions(catalog.spellings("platform"), incomplete)
 
 
 def _workloads(incomplete: str) -> list[str]:
     from genz_jax import catalog
 
-    return _completions(catalog.workloads(), incomplete)
+    return _completions(catalog.spellings("workload"), incomplete)
 
 
 def _formats(incomplete: str) -> list[str]:
