@@ -55,6 +55,7 @@ def figures(assumptions: Assumptions) -> dict[str, list[float]]:
         platform,
         WORKLOAD,
         gz.Parallelism(tp=TENSOR_PARALLEL),
+        "bf16",
         assumptions=assumptions,
         figures=list(FIGURES),
         progress=False,

@@ -6,6 +6,7 @@ from genz_jax.assumptions import Assumptions as Assumptions
 from genz_jax.axes import Axis as Axis, axis as axis, geomspace as geomspace, linspace as linspace
 from genz_jax.catalog import (
     about as about,
+    load as load,
     model as model,
     models as models,
     platform as platform,

@@ -319,6 +319,6 @@ class Model(Spec):
         Example:
             `gz.Model.from_hugging_face("Qwen3-8B/config.json")`
         """
-        from genz_jax.catalog.hugging_face import read_model
+        from genz_jax.catalog.checkpoints import read_model
 
         return read_model(path_or_id)

@@ -37,7 +37,8 @@ def estimate(
         platform: a catalogue name or a `gz.Platform`.
         workload: a `gz.Workload` or the name of one; by default one request of 1,024 + 128 tokens.
         parallelism: how the model is spread; by default on one device.
-        precision: a format such as "fp8" or "int4-bf16", or a `gz.Precision`; by default bf16.
+        precision: a format such as "fp8" or "int4-bf16", or a `gz.Precision`; by default that of the model's
+            checkpoint, else bf16.
         speculation: the draft model and its use, for the speculative stages and for requests.
         stage: request, prefill, decode, chunked, memory, speculative_prefill or speculative_decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.

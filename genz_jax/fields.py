@@ -108,10 +108,19 @@ def _check(where: str, values: np.ndarray, rule: Rule) -> None:
 
 
 class Label:
-    """A name that a spec carries for people. All labels are equal, so a new name never recompiles anything."""
+    """A name that a spec carries for people. All labels are equal, so a new name never recompiles anything.
 
-    def __init__(self, text: str = ""):
+    That of a model also has the number formats of its checkpoint, as the text of a precision, or why they cannot be
+    read; None where nothing is said.
+    """
+
+    def __init__(self, text: str = "", formats: "str | ValueError | None" = None):
         self.text = text
+        self.formats = formats
+
+    def with_formats(self, formats: "str | ValueError | None") -> "Label":
+        """The same name, with formats of a checkpoint."""
+        return Label(self.text, formats)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Label)

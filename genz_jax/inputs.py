@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from genz_jax import catalog
 from genz_jax.axes import Axis
+from genz_jax.catalog import checkpoints
 from genz_jax.evaluate import Case
 from genz_jax.fields import Spec, shared
 from genz_jax.specs import TENSORS, Model, Parallelism, Platform, Precision, Speculation, Workload
@@ -69,6 +70,14 @@ def one_or_list(
     what: str, given: Any, kind: type[Spec], look_up: Callable[[str], Any] | None = None
 ) -> tuple[Any, list[str]]:
     """The spec that was given, and the names along its dimension `what` if it was a list."""
+    items, names = _items(what, given, kind, look_up)
+    return (_listed(what, items, names), names) if names else (items[0], [])
+
+
+def _items(
+    what: str, given: Any, kind: type[Spec], look_up: Callable[[str], Any] | None = None
+) -> tuple[list[Any], list[str]]:
+    """The specs that were given, and their names if it was a list."""
 
     def read(item: Any) -> Any:
         if isinstance(item, str) and look_up is not None:
@@ -79,14 +88,14 @@ def one_or_list(
         return item
 
     if isinstance(given, str | Spec) or given is None:
-        return read(given), []
+        return [read(given)], []
     if isinstance(given, Mapping):
         names, items = [str(name) for name in given], [read(item) for item in given.values()]
     elif isinstance(given, Sequence) or isinstance(given, np.ndarray):
         items = [read(item) for item in given]
         names = [_shown(item) or f"{what}{i}" for i, item in enumerate(items)]
     else:
-        return read(given), []
+        return [read(given)], []
     if not items:
         raise ValueError(f"{what} = []: an empty list; at least one is needed")
     for name in names:
@@ -94,9 +103,20 @@ def one_or_list(
             raise ValueError(
                 f"{what}: the name {name!r} stands twice; give a mapping {{name: spec}} with names of their own"
             )
-    stacked = stack(items)
+    return items, names
+
+
+def _listed(dim: str, items: Sequence[Any], names: Sequence[str]) -> Any:
+    """Specs as one whose numbers are axes of the dimension."""
     label = np.array(names)
-    return jax.tree.map(lambda leaf: Axis(leaf, (what,), None, {what: label}, listed=True), stacked), names
+    return jax.tree.map(lambda leaf: Axis(leaf, (dim,), None, {dim: label}, listed=True), stack(items))
+
+
+def _own_precision(models: Sequence[Model], names: Sequence[str]) -> tuple[Any, str]:
+    """The precision of the checkpoints of models, along their dimension where it differs, and its name."""
+    own = [checkpoints.own_precision(model) for model in models]
+    texts = list(dict.fromkeys(one.name for one in own))
+    return (own[0] if len(texts) == 1 else _listed("model", own, names)), ", ".join(texts)
 
 
 def read_case(
@@ -114,7 +134,7 @@ def read_case(
         platform: the platform or platforms.
         workload: the workload or workloads; by default one request of 1,024 + 128 tokens.
         parallelism: one or several; by default one device.
-        precision_: one or several; by default bf16.
+        precision_: one or several; by default that of the model's checkpoint, along the models where theirs differ.
         speculation: the draft model and its use, for the speculative stages.
 
     Returns:
@@ -123,15 +143,20 @@ def read_case(
     Raises:
         ValueError: an unknown name, an empty list, or a name twice.
     """
+    models, labels = _items("model", model, Model, catalog.model)
     parts = {
-        "model": one_or_list("model", model, Model, catalog.model),
+        "model": (_listed("model", models, labels) if labels else models[0], labels),
         "platform": one_or_list("platform", platform, Platform, catalog.platform),
         "workload": one_or_list("workload", Workload() if workload is None else workload, Workload, catalog.workload),
         "parallelism": one_or_list(
             "parallelism", Parallelism() if parallelism is None else parallelism, Parallelism, _no_parallelism
         ),
-        "precision": one_or_list("precision", "bf16" if precision_ is None else precision_, Precision, precision),
     }
+    if precision_ is None:
+        own, text = _own_precision(models, labels)
+        parts["precision"] = own, [text]
+    else:
+        parts["precision"] = one_or_list("precision", precision_, Precision, precision)
     if speculation is not None and not isinstance(speculation, Speculation):
         raise ValueError(f"speculation = {speculation!r}: must be a gz.Speculation(draft, tokens, acceptance)")
     names = {what: ", ".join(labels) or _shown(spec) for what, (spec, labels) in parts.items() if what != "parallelism"}

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 import genz_jax as gz
-from genz_jax.catalog import hugging_face
+from genz_jax.catalog import checkpoints
 from genz_jax.cli import app
 from genz_jax.formats import FORMATS
 
@@ -205,6 +205,7 @@ def test_links_and_missing_files(tmp_path):
             {
                 "quant_method": "compressed-tensors",
                 "config_groups": {"g": {"weights": {"num_bits": 8, "type": "int"}, "input_activations": None}},
+                "ignore": ["lm_head"],
             },
             1.0,
             2.0,
@@ -213,7 +214,7 @@ def test_links_and_missing_files(tmp_path):
     ],
 )
 def test_quantization_sets_the_precision(tmp_path, told, weights, activations, compute):
-    read = hugging_face.read_precision(write(tmp_path, {**LLAMA, "quantization_config": told}))
+    read = checkpoints.read_precision(write(tmp_path, {**LLAMA, "quantization_config": told}))
     assert float(read.weights) == weights
     assert float(read.activations) == activations
     assert FORMATS[int(read.compute)] == compute
@@ -222,11 +223,12 @@ def test_quantization_sets_the_precision(tmp_path, told, weights, activations, c
 def test_file_of_quantization_beside_the_config(tmp_path):
     file = write(tmp_path, LLAMA)
     write(tmp_path, {"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"}}, "hf_quant_config.json")
-    read = hugging_face.read_precision(file)
+    read = checkpoints.read_precision(file)
     assert (float(read.weights), float(read.kv_cache)) == (0.5625, 1.0)
 
 
 MOE = {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "model_type": "mixtral"}
+MOE["architectures"] = ["MixtralForCausalLM"]
 GPT_OSS = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
 GROUPED = {
     "quant_method": "compressed-tensors",
@@ -239,7 +241,7 @@ GROUPED = {
     ("config", "told", "name"),
     [
         (MOE, GPT_OSS, "bf16/experts=mxfp4"),
-        (LLAMA, GPT_OSS, "mxfp4-bf16-bf16/embedding=bf16"),
+        (LLAMA, GPT_OSS, "bf16/ffn=mxfp4"),
         (MOE, GROUPED, "bf16/experts=int4:32x16"),
         (
             MOE,
@@ -255,29 +257,29 @@ GROUPED = {
     ],
 )
 def test_tensors_have_the_formats_that_the_config_gives_them(tmp_path, config, told, name):
-    assert hugging_face.read_precision(write(tmp_path, {**config, "quantization_config": told})).name == name
+    assert checkpoints.precision_text(write(tmp_path, {**config, "quantization_config": told})) == name
 
 
 def test_experts_may_differ_from_all_other_layers(tmp_path):
     file = write(tmp_path, {**MOE, "quantization_config": {"quant_method": "fp8"}})
-    layers = {"layers.0.ffn.experts": {"quant_algo": "NVFP4"}, "layers.1.ffn.experts": {"quant_algo": "NVFP4"}}
+    layers = {f"layers.{i}.ffn.experts": {"quant_algo": "NVFP4"} for i in range(MOE["num_hidden_layers"])}
     told = {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
     write(tmp_path, {"quantization": told}, "hf_quant_config.json")
-    assert hugging_face.read_precision(file).name == "fp8-fp8-bf16/experts=nvfp4/embedding=bf16"
+    assert checkpoints.precision_text(file) == "fp8-fp8-bf16/experts=nvfp4-nvfp4/embedding=bf16"
 
 
 def test_mixed_quantization_asks_for_a_precision(tmp_path):
     file = write(tmp_path, LLAMA)
     write(tmp_path, {"quantization": {"quant_algo": "MIXED_PRECISION"}}, "hf_quant_config.json")
     with pytest.raises(ValueError, match="differs from layer to layer"):
-        hugging_face.read_precision(file)
+        checkpoints.read_precision(file)
     done = CliRunner().invoke(app, ["estimate", "--model", str(file), "-p", "B200", "--precision", "nvfp4-nvfp4-fp8"])
     assert done.exit_code == 0
 
 
 def test_unknown_quantization(tmp_path):
     with pytest.raises(ValueError, match="quantization 'magic' is not known"):
-        hugging_face.read_precision(write(tmp_path, {**LLAMA, "quantization_config": {"quant_method": "magic"}}))
+        checkpoints.read_precision(write(tmp_path, {**LLAMA, "quantization_config": {"quant_method": "magic"}}))
 
 
 def test_command_reads_a_config(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import genz_jax as gz
-from genz_jax.catalog.hugging_face import read_precision
+from genz_jax.catalog.checkpoints import precision_text
 
 aiconfigurator_core = pytest.importorskip("aiconfigurator_core")
 counting = pytest.importorskip("counting")
@@ -104,13 +104,14 @@ def test_parameters(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem.removesuffix("_config"))
 def test_precision(file):
-    """The formats are read, or it is said that they differ from layer to layer."""
-    # Weight-only experts beside layers whose activations are fp8 too.
-    if any(name in file.stem for name in ("Nemotron-3.5-Lightning", "Qwen3.6")) and "NVFP4" in file.stem:
-        with pytest.raises(ValueError, match="differs from layer to layer"):
-            read_precision(file)
-    else:
-        assert 0 < float(read_precision(file).weights) <= 2
+    """The formats are read, and are those that the catalogue says of the checkpoint."""
+    formats = precision_text(file)
+    known = [gz.about("model", model) for model in gz.models()]
+    name = file.stem.removesuffix("_config").replace("--", "/")
+    for entry in known:
+        listed = entry.notes.get("checkpoints", {})
+        if name in listed or name in entry.aliases:
+            assert formats == listed.get(name, entry.notes.get("precision"))
 
 
 @pytest.mark.parametrize("name", ["DeepSeek-V4-Pro", "Kimi-K3", "MiniMax-M3", "Step-3.7-Flash", "MiMo-V2-Flash"])

@@ -2,21 +2,23 @@
 
 import dataclasses
 import functools
+import importlib.util
+import os
 import tomllib
 from importlib import resources
 from typing import Any
 
 from genz_jax import units
-from genz_jax.catalog import hugging_face, names
+from genz_jax.catalog import checkpoints, hugging_face, names, quantized_names
 from genz_jax.catalog.tables import build, check_keys, parts_of
 from genz_jax.fields import Label, shared
-from genz_jax.specs import Model, NetworkLevel, Platform, Rates, Workload
+from genz_jax.specs import Model, NetworkLevel, Platform, Precision, Rates, Workload
 
 _PARTS = {name: kind for name, kind in parts_of(Model).items() if name != "projections"}
 _MODEL_NUMBERS = ("hidden_size", "layers", "vocab_size", "final_norms", "head_biases", "other_parameters")
 _MTP_NUMBERS = ("mtp_layers", "mtp_dense", "mtp_local")
 _MODEL_KEYS = {"tied_embeddings", "projections", *_MODEL_NUMBERS, *_MTP_NUMBERS, *_PARTS}
-_MODEL_NOTES = {"aliases", "source", "parameters", "active_parameters", "max_context"}
+_MODEL_NOTES = {"aliases", "source", "parameters", "active_parameters", "max_context", "precision", "checkpoints"}
 _PLATFORM_KEYS = {"power", "mem_capacity", "mem_bw", "flops", "network"}
 _PLATFORM_NOTES = {"aliases", "vendor", "year", "kind", "source", "notes", "onchip_capacity"}
 _WORKLOAD_KEYS = {"batch", "beams", "input_tokens", "output_tokens"}
@@ -45,7 +47,7 @@ def _index(file: str, keys: frozenset[str]) -> dict[str, str]:
     """Entry name by every name in lower case, aliases included."""
     index: dict[str, str] = {}
     for name, entry in _entries(file, keys).items():
-        for alias in (name, *entry.get("aliases", [])):
+        for alias in (name, *entry.get("aliases", []), *entry.get("checkpoints", ())):
             if index.setdefault(alias.lower(), name) != name:
                 raise ValueError(f"{file}.toml: the name {alias!r} stands for {index[alias.lower()]!r} and {name!r}")
     return index
@@ -73,6 +75,8 @@ def _find(what: str, name: str, source: tuple[str, frozenset[str]]) -> tuple[str
     if found is None:
         shown = repr(text if len(text) <= 60 else f"{text[:57]}...")
         matches = _forms(*source).look_up(text) if 0 < len(text) <= names.LONGEST else set()
+        if not matches and what == "model" and (quantized := quantized_names.split(text)) is not None:
+            matches = _forms(*source).look_up(quantized.base)
         if len(matches) > 1:
             raise ValueError(f"{what} {shown} may be {' or '.join(sorted(matches))}; give one of these names")
         if not matches:
@@ -131,9 +135,49 @@ def model(name: str) -> Model:
         ValueError: no such model, with the nearest names of its family; a name that may be several; or a config that
             cannot be read.
     """
-    if str(name).strip().lower() not in _index(*_MODELS) and hugging_face.is_config(str(name)):
-        return hugging_face.read_model(name)
-    return _model(_find("model", name, _MODELS)[0])
+    listed = str(name).strip().lower() in _index(*_MODELS)
+    if not listed and hugging_face.is_config(str(name)):
+        return checkpoints.read_model(name)
+    found, entry = _find("model", name, _MODELS)
+    plain = _model(found)
+    try:
+        formats = _stored(str(name), entry, plain)
+    except ValueError as error:
+        formats = error
+    return plain if formats is None else checkpoints.with_formats(plain, formats)
+
+
+def _stored(name: str, entry: dict[str, Any], plain: Model) -> str | None:
+    """Formats of the checkpoint of that name, as the text of a precision; None for 16 bits."""
+    by_name = {checkpoint.lower(): formats for checkpoint, formats in entry.get("checkpoints", {}).items()}
+    if (key := name.strip().lower()) in by_name:
+        return by_name[key]
+    if quantized_names.split(key) is not None:
+        return quantized_names.read_formats(name, plain)
+    return entry.get("precision")
+
+
+def load(path_or_id: str | os.PathLike[str]) -> tuple[Model, Precision]:
+    """Return a model and the number formats of its checkpoint.
+
+    Args:
+        path_or_id: a `config.json`, a folder with one (a `hf_quant_config.json` beside it is read too), the name of a
+            catalogue model, or a hub id.
+
+    Returns:
+        The model, and its precision, whose `name` is the text of the formats; bf16 where nothing is quantized.
+
+    Raises:
+        ValueError: no such model, a config that cannot be read, or formats that one precision cannot say.
+    """
+    try:
+        found = model(str(path_or_id))
+    except ValueError:
+        name = str(path_or_id)
+        if hugging_face.is_config(name) or name.count("/") != 1 or importlib.util.find_spec("huggingface_hub") is None:
+            raise
+        found = checkpoints.read_model(name)
+    return found, checkpoints.own_precision(found)
 
 
 @functools.cache

@@ -49,12 +49,12 @@ def shown(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def refusal(where: Any, reason: str) -> ValueError:
-    """The error that names a file and says what is wrong with it, in one line of at most 300 characters."""
+def refusal(where: Any, reason: str, most: int = _LONGEST) -> ValueError:
+    """The error that names a file and says what is wrong with it, in one line of at most `most` characters."""
     file = " ".join(str(where).split())
     file = file if len(file) <= 120 else f"…{file[-119:]}"
     text = f"{file}: {' '.join(reason.split())}"
-    return ValueError(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
+    return ValueError(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 class Config:

@@ -1,4 +1,4 @@
-"""Models and number formats from a Hugging Face `config.json`, on this machine or on the hub."""
+"""Models from a Hugging Face `config.json`, on this machine or on the hub."""
 
 import json
 import os
@@ -9,10 +9,9 @@ from typing import Any
 from genz_jax.catalog.config import Config, refusal, shown
 from genz_jax.catalog.config_classes import ConfigClass, config_class
 from genz_jax.catalog.model_classes import check_models
-from genz_jax.catalog.quantization import read_formats
 from genz_jax.catalog.readers import READERS
 from genz_jax.fields import Label, near
-from genz_jax.specs import Model, Precision
+from genz_jax.specs import Model
 
 LARGEST_FILE = 16 * 2**20
 """Bytes of the largest file that is read; configs have a few kilobytes."""
@@ -112,36 +111,6 @@ def _text_kind(inner: Any, outer: Any, whole: ConfigClass | None) -> Any:
 def is_config(text: str) -> bool:
     """Whether a text names a config file or a folder on this machine."""
     return text.endswith(".json") or (bool(text.strip()) and os.path.exists(text))
-
-
-def read_precision(path_or_id: str | os.PathLike[str]) -> Precision:
-    """Read the number formats of a quantized checkpoint; `catalog.quantization.read_formats` has the details.
-
-    Args:
-        path_or_id: as for `read_model`.
-
-    Returns:
-        The formats; bf16 where the config names no quantization.
-
-    Raises:
-        ValueError: a quantization that is not known, or that one precision cannot say.
-    """
-    file = _config_file(path_or_id)
-    values = _read_json(file)
-    beside = file.with_name(file.name.replace("config.json", "hf_quant_config.json"))
-    given = values.get("quantization_config")
-    for key in _TEXT_KEYS:
-        if given is None and isinstance(values.get(key), Mapping):
-            given = values[key].get("quantization_config")
-    told = _read_json(beside).get("quantization") if beside.is_file() else None
-    told = told if isinstance(told, Mapping) and told.get("quant_algo") else None
-    if given is None and told is None:
-        return Precision("bf16")
-    if given is not None and not isinstance(given, Mapping):
-        raise ValueError(f"{path_or_id}: quantization_config = {given!r}: must be a JSON object")
-    texts = [values, *(values[key] for key in _TEXT_KEYS if isinstance(values.get(key), Mapping))]
-    experts = any("expert" in key for text in texts for key in text)
-    return read_formats(path_or_id, given or {}, told, experts)
 
 
 def _config_file(path_or_id: str | os.PathLike[str]) -> Path:

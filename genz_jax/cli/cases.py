@@ -8,7 +8,6 @@ import numpy as np
 
 from genz_jax import axes, catalog
 from genz_jax.axes import Axis
-from genz_jax.catalog import hugging_face
 from genz_jax.evaluate import Case
 from genz_jax.fields import Label, Spec
 from genz_jax.inputs import read_case
@@ -80,14 +79,14 @@ def read(options: Mapping[str, Any], axis_texts: Sequence[str] = ()) -> Asked:
     """
     names = {what: comma_list(f"--{what}", options[what]) for what in ("model", "platform", "workload", "precision")}
     lists: dict[str, Any] = {what: found[0] if len(found) == 1 else found or None for what, found in names.items()}
-    if lists["precision"] is None and isinstance(lists["model"], str) and hugging_face.is_config(lists["model"]):
-        lists["precision"] = hugging_face.read_precision(lists["model"])
     chunks = _read_chunks(options["prefill"] or [], options["decode"] or [])
     speculation = _read_speculation(options)
     if chunks and lists["workload"] is None:
         lists["workload"] = Workload()
     case, shown = read_case(lists["model"], lists["platform"], lists["workload"], None, lists["precision"], speculation)
-    named = {what: getattr(case, what).replace(label=Label(shown[what])) for what in names if len(names[what]) > 1}
+    # Lists have no name of their own; precisions are a list where those of the models differ.
+    lists_of = [what for what in names if len(names[what]) > 1 or what == "precision"]
+    named = {what: getattr(case, what).replace(label=Label(shown[what])) for what in lists_of}
     case = dataclasses.replace(case, **named)
     case = dataclasses.replace(case, workload=case.workload.replace(**chunks))
     changes = _Changes(case)

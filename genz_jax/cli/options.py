@@ -54,7 +54,7 @@ _PLATFORM_HELP = "Platform; all names: genz-jax platforms."
 _WORKLOAD_HELP = "Workload; all names: genz-jax workloads. Other options override its numbers."
 _PRECISION_HELP = (
     "Number format, or weights-activations-cache such as int4-bf16-fp8, and other tensors by name, such as "
-    "fp8/embedding=bf16/experts=nvfp4 [default: that of the config.json, else bf16]."
+    "fp8/embedding=bf16/experts=nvfp4 [default: that of the model's checkpoint, else bf16]."
 )
 _MANY = " Repeat it or separate with commas for several."
 

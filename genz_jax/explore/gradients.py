@@ -74,7 +74,7 @@ def gradients(
         platform: likewise.
         workload: likewise; by default one request of 1,024 + 128 tokens.
         parallelism: likewise; by default one device.
-        precision: likewise; by default bf16.
+        precision: likewise; by default that of the model's checkpoint, else bf16.
         figures: figures of the stage that are real numbers.
         parameters: numbers of any spec, such as `mem_bw`, `network.1.bandwidth`, `rates.fp8`, `batch`, `tp`,
             `model.attention.kv_heads` or `precision.weights`. What a size is rounded to (heads on a rank, blocks of the

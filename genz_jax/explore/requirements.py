@@ -149,7 +149,7 @@ def require(
         platform: likewise.
         workload: likewise; by default one request of 1,024 + 128 tokens.
         parallelism: likewise; by default one device.
-        precision: likewise; by default bf16.
+        precision: likewise; by default that of the model's checkpoint, else bf16.
         slo: the limits, all of which hold; each may be an axis, and several objectives make the dimension `slo`. By
             default what the catalogue says of the workloads that are given by name.
         assumptions: "default", "genz", or a `gz.Assumptions`.

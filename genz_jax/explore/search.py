@@ -76,7 +76,7 @@ def search(
         platform: a catalogue name or a `gz.Platform`.
         workload: lengths of the requests; its batch counts only with `space="genz"`.
         chips: devices of the system, one number or several, up to 4,096. Every candidate uses all of its system.
-        precision: a format, or several; by default bf16.
+        precision: a format, or several; by default that of the model's checkpoint, else bf16.
         tp: tensor parallel sizes to try, by default all. Likewise `ep` (1 for a model without experts), `pp`, `dp`.
         ep: expert parallel sizes.
         pp: pipeline parallel sizes.
@@ -178,14 +178,13 @@ class _Base:
 
     @classmethod
     def read(cls, model: Any, platform: Any, workload: Any, precision: Any, question: Question) -> "_Base":
-        given = "bf16" if precision is None else precision
-        items = list(given.values()) if isinstance(given, Mapping) else given
-        items = [items] if isinstance(items, str | Precision) else list(items)
-        precisions = [inputs.precision(item) if isinstance(item, str) else item for item in items]
-        if not precisions:
+        items = list(precision.values()) if isinstance(precision, Mapping) else precision
+        items = [items] if items is None or isinstance(items, str | Precision) else list(items)
+        if not items:
             raise ValueError("precision = []: an empty list; at least one is needed")
-        texts = list(given) if isinstance(given, Mapping) else [p.name for p in precisions]
-        case, names = inputs.read_case(model, platform, workload, None, precisions[0], None)
+        case, names = inputs.read_case(model, platform, workload, None, items[0], None)
+        precisions = [case.precision, *(inputs.precision(p) if isinstance(p, str) else p for p in items[1:])]
+        texts = list(precision) if isinstance(precision, Mapping) else [p.name for p in precisions]
         tokens = (case.workload.input_tokens, case.workload.output_tokens)
         if axes := labels.axes_of(case):
             raise ValueError(f"{next(iter(axes))} is an axis: search takes one model, platform and workload")

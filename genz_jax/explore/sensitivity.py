@@ -179,7 +179,7 @@ def sensitivity(
         platform: likewise.
         workload: likewise; by default one request of 1,024 + 128 tokens.
         parallelism: likewise; by default one device.
-        precision: likewise; by default bf16.
+        precision: likewise; by default that of the model's checkpoint, else bf16.
         figures: times, rates or energies of the stage; by default ttft, tpot and latency of a request, else latency.
         step: by how much better each parameter is for `…_gain`.
         speculation: the draft model and its use, for the speculative stages.

@@ -103,7 +103,8 @@ def sweep(
         platform: likewise, dimension `platform`.
         workload: likewise, dimension `workload`; by default one request of 1,024 + 128 tokens.
         parallelism: a `gz.Parallelism` or a list of them, dimension `parallelism`; by default one device.
-        precision: a format such as "fp8" or "int4-bf16", a `gz.Precision`, or a list, dimension `precision`.
+        precision: a format such as "fp8" or "int4-bf16", a `gz.Precision`, or a list, dimension `precision`; by default
+            that of each model's checkpoint, else bf16.
         speculation: the draft model and its use, for the speculative stages and for requests.
         stage: request (TTFT, TPOT, end to end), prefill, decode, chunked, memory (what is needed, and the largest batch
             and the longest context that fit), speculative_prefill, speculative_decode.

@@ -97,7 +97,7 @@ def tune(
         platform: the platform whose other numbers are kept.
         workload: one workload, or a list or mapping of them that the same design must serve.
         parallelism: how the model is spread where that is not tuned.
-        precision: number formats; by default bf16.
+        precision: number formats; by default that of the model's checkpoint, else bf16.
         bounds: least and greatest value by name: any continuous number of a platform (`flops`, `mem_bw`,
             `mem_capacity`, `link_bw`, `network.1.bandwidth` …), `batch`, `tp`, `ep`, `cp`, `pp`, `dp`.
         over: which of the bounded numbers are tuned; by default all.

@@ -1,0 +1,141 @@
+"""Quantization: what the config of a checkpoint says of number formats, as the text of a `Precision`.
+
+Each form has a reader that says which format a linear layer has, by its name. `modules.py` has the names that a model's
+layers have in checkpoints, so that lists of modules, globs and regular expressions become formats of kinds of layers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from genz_jax.catalog.config_classes import config_class
+from genz_jax.catalog.quantization import compressed_tensors, groups, modelopt, others
+from genz_jax.catalog.quantization.modules import modules_of
+from genz_jax.catalog.quantization.scheme import PLAIN, Format, Scheme, fail, precision_text
+from genz_jax.fields import near
+from genz_jax.specs import Model
+
+Reader = Callable[[str, Mapping[str, Any], float], Scheme]
+
+_READERS: dict[str, Reader] = {
+    **dict.fromkeys(("compressed-tensors", "compressed_tensors"), compressed_tensors.read),
+    **dict.fromkeys(("modelopt", "modelopt_fp4", "modelopt_fp8", "modelopt_mixed", "petit_nvfp4"), modelopt.read),
+    **dict.fromkeys(("fp8", "finegrained_fp8", "deepseek_v4_fp8"), others.read_fp8),
+    **dict.fromkeys(("fbgemm_fp8", "ptpc_fp8", "w8a8_fp8"), others.read_fbgemm),
+    **dict.fromkeys(("mxfp4", "gpt_oss_mxfp4"), others.read_mxfp4),
+    "nvfp4": others.fixed(Format("nvfp4", "nvfp4")),
+    "mxfp8": others.fixed(Format("mxfp8", "mxfp8")),
+    **dict.fromkeys(("gptq", "gptq_marlin", "gptqmodel"), groups.read_gptq),
+    **dict.fromkeys(("awq", "awq_marlin"), groups.read_awq),
+    **dict.fromkeys(("auto-round", "auto_round", "autoround", "intel/auto-round", "inc"), groups.read_autoround),
+    **dict.fromkeys(("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"), others.read_bitsandbytes),
+    "hqq": groups.read_hqq,
+    **dict.fromkeys(("mlx", "metal"), groups.read_mlx),
+    "quark": others.read_quark,
+    "torchao": others.read_torchao,
+    "quanto": others.read_quanto,
+    "eetq": others.fixed(Format("int8")),
+    "experts_int8": others.fixed(Format("int8")),
+    **dict.fromkeys(("w8a8_int8", "blockwise_int8", "int8"), others.fixed(Format("int8", "int8"))),
+    "w4afp8": others.read_w4afp8,
+    "bitnet": others.fixed(Format("int2", "int8")),
+    "aqlm": others.read_aqlm,
+    "higgs": others.read_higgs,
+    "fp_quant": others.read_fp_quant,
+}
+"""Reader of each method, by `quant_method`."""
+
+_REFUSED = {
+    "gguf": "a GGUF file has a format for each tensor: give the bits of a weight, e.g. 4.85bit-bf16 for Q4_K_M",
+    **dict.fromkeys(("spqr", "vptq", "quip", "sinq"), "the bits of a weight are not in the config"),
+}
+
+
+def read_text(where: str, values: Mapping[str, Any], beside: Mapping[str, Any] | None, model: Model) -> str | None:
+    """Read the formats of a checkpoint as the text of a precision; None where nothing is quantized.
+
+    Embedding and head stay in bf16 unless they are quantized by name. Activations are those of the products; the cache
+    is in bf16 unless the config says otherwise. Scales of blocks of 1,024 weights or more are left out.
+
+    Args:
+        where: the file, for messages.
+        values: keys of the config.
+        beside: `quantization` of a `hf_quant_config.json`, which decides where both are there.
+        model: the model that the config describes.
+
+    Raises:
+        ValueError: a quantization that is not known, or that one precision cannot say.
+    """
+    given = _given(where, values)
+    text = {**values, **next((part for key in _TEXT if isinstance(part := values.get(key), Mapping)), {})}
+    stored = {key: told for key in _STORED if (told := (given or {}).get(key, text.get(key))) is not None}
+    if given is None and beside is None and not stored:
+        return None
+    experts = 0.0 if model.moe is None else float(model.moe.experts)
+    if given is None and beside is None:
+        scheme = Scheme(lambda module: PLAIN)
+    else:
+        scheme = _scheme(where, given or {}, beside, experts)
+    # In a checkpoint that was quantized again, layers have the formats that are listed.
+    if not any(told is not None and "quantized_layers" in told for told in (given, beside)):
+        for key, told in stored.items():
+            scheme = _STORED[key](scheme, others.stored_format(where, key, told))
+    return precision_text(scheme, modules_of(model, {**_defaults(text.get("model_type")), **text}))
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """Values that the config class of an architecture has for keys that are absent."""
+    known = config_class(kind) if isinstance(kind, str) else None
+    return {} if known is None else {key: default for key, (_, default) in known.keys.items()}
+
+
+_STORED = {"store_dtype": others.with_storage, "expert_dtype": others.with_experts}
+"""Keys beside the method that say in which format all quantized layers, or experts, are stored."""
+
+_TEXT = ("text_config", "llm_config", "language_config")
+_KEYS = ("quantization_config", "quantization", "compression_config")
+
+
+def _given(where: str, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The quantization that a config names; MLX has the same under two keys."""
+    places = [values, *(part for key in _TEXT if isinstance(part := values.get(key), Mapping))]
+    for place in places:
+        for key in _KEYS:
+            given = place.get(key)
+            if given is None or given == {}:
+                continue
+            if not isinstance(given, Mapping):
+                raise fail(where, f"{key} = {str(given)[:60]!r}: must be a JSON object")
+            return given
+    return None
+
+
+def _scheme(where: str, given: Mapping[str, Any], beside: Mapping[str, Any] | None, experts: float) -> Scheme:
+    method = str(given.get("quant_method") or "").lower()
+    if beside is not None or given.get("quant_algo"):
+        told = {**given, **{key: value for key, value in (beside or {}).items() if value is not None}}
+        base = Format("fp8", "fp8") if method == "fp8" else PLAIN
+        return modelopt.read(where, told, experts, base)
+    if not method:
+        method = _method_of(given)
+    if method in _REFUSED:
+        raise fail(where, f"the quantization {method!r}: {_REFUSED[method]}")
+    if method not in _READERS:
+        hint = near(method, _READERS) or f"; known are {', '.join(_READERS)}"
+        raise fail(where, f"the quantization {method[:40]!r} is not known{hint}")
+    return _READERS[method](where, given, experts)
+
+
+def _method_of(given: Mapping[str, Any]) -> str:
+    """Method of a quantization without a name, by the keys that only it has."""
+    for key, method in (
+        ("config_groups", "compressed-tensors"),
+        ("global_quant_config", "quark"),
+        ("load_in_4bit", "bitsandbytes"),
+        ("load_in_8bit", "bitsandbytes"),
+        ("quant_type", "torchao"),
+        ("zero_point", "awq"),
+        ("desc_act", "gptq"),
+    ):
+        if key in given:
+            return method
+    return "mlx" if "bits" in given and "group_size" in given else ""
