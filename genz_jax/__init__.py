@@ -4,6 +4,7 @@ import importlib.metadata
 
 from genz_jax.assumptions import Assumptions as Assumptions
 from genz_jax.axes import Axis as Axis, axis as axis, geomspace as geomspace, linspace as linspace
+from genz_jax.caches import clear_caches as clear_caches
 from genz_jax.catalog import (
     about as about,
     load as load,

@@ -8,6 +8,9 @@ import numpy as np
 
 from genz_jax import units
 
+MOST = 10**7
+"""Values of an axis at most: 80 MB. A grid has as many points as its axes multiply to."""
+
 
 class Axis:
     """Values of one parameter along one or more named dimensions.
@@ -32,6 +35,7 @@ class Axis:
         listed: bool = False,
         attrs: Any = None,
     ):
+        _check_length(np.shape(values))
         self.values = np.asarray(values, dtype=float)
         self.listed = listed
         self.attrs: dict[str, dict[str, Any]] = dict(attrs or {})
@@ -53,6 +57,16 @@ class Axis:
     def __repr__(self) -> str:
         shown = np.array2string(self.values, threshold=6, edgeitems=2, precision=4)
         return f"Axis({', '.join(self.dims or ('?',))}: {shown})"
+
+
+def _check_length(shape: tuple[Any, ...]) -> None:
+    """Raise ValueError if an axis would be too long, before there are values."""
+    longest = max(shape, default=0)
+    if longest > MOST:
+        raise ValueError(
+            f"axis: {longest:,} values; at most {MOST:,} make sense, for a grid crosses its axes: give fewer values, "
+            "or cross several axes"
+        )
 
 
 def _read(values: Sequence[Any]) -> tuple[list[float], str | None]:
@@ -92,6 +106,7 @@ def axis(values: Sequence[Any] | np.ndarray, dim: str | None = None) -> Axis:
     """
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise ValueError(f"axis: {values!r} is not a list of values; write e.g. gz.axis([1, 2, 4])")
+    _check_length(values.shape if isinstance(values, np.ndarray) else (len(values),))
     if np.ndim(values) > 1:
         raise ValueError("axis: the values have more than one dimension; use an xarray.DataArray with named dimensions")
     if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.number):
@@ -101,8 +116,9 @@ def axis(values: Sequence[Any] | np.ndarray, dim: str | None = None) -> Axis:
 
 
 def _spaced(function: Any, start: Any, stop: Any, num: int, dim: str | None) -> Axis:
-    if not isinstance(num, numbers.Real) or not num >= 1 or num != int(num):
+    if not isinstance(num, numbers.Real) or not num >= 1 or (num <= MOST and num != int(num)):
         raise ValueError(f"axis: num = {num!r} values; a whole number of at least 1 is needed")
+    _check_length((num,))
     (low, high), unit = _read([start, stop])
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"axis: from {start!r} to {stop!r}; both ends must be finite")
@@ -152,6 +168,7 @@ def from_labelled(array: Any) -> Axis:
         ValueError: the units are unknown, or the array has no dimension.
     """
     unit = None
+    _check_length(tuple(getattr(array, "shape", ())))
     values = np.asarray(array.values, dtype=float)
     if not array.dims:
         raise ValueError("axis: a labelled array without a dimension is a single number; give float(array)")

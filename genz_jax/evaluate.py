@@ -13,9 +13,11 @@ from jax.core import Tracer
 from genz_jax import memory, speculative, stages
 from genz_jax.assumptions import Assumptions
 from genz_jax.axes import Axis
+from genz_jax.caches import QUESTIONS, Compiled
 from genz_jax.fields import near
 from genz_jax.results import Result
 from genz_jax.specs import Model, Parallelism, Platform, Precision, Speculation, Workload
+from genz_jax.units import brief
 
 STAGES = {
     "request": stages.request,
@@ -104,7 +106,7 @@ def _keep(result: Result, question: Question) -> Result:
     if wanted is not None:
         for name in wanted:
             if name not in known:
-                raise ValueError(f"figure {name!r}: not a figure of {question.stage!r}{near(str(name), known)}")
+                raise ValueError(f"figure {brief(name)}: not a figure of {question.stage!r}{near(str(name), known)}")
     return _strip(result, wanted, question, "")
 
 
@@ -143,13 +145,13 @@ def slim(case: Case) -> Case:
     return dataclasses.replace(case, parallelism=case.parallelism.replace(cp=None))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=QUESTIONS)
 def function_of(question: Question) -> Callable[[Case], Result]:
     """`evaluate` for one question, the same object whenever the question is the same."""
     return lambda case: evaluate(case, question)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=QUESTIONS)
 def compiled(question: Question, quick: bool = False) -> Any:
     """`evaluate` for one question, compiled once per structure and shapes of its cases.
 
@@ -159,8 +161,7 @@ def compiled(question: Question, quick: bool = False) -> Any:
     """
     options: Any = {"xla_backend_optimization_level": 0} if quick else {}
 
-    @functools.partial(jax.jit, compiler_options=options)
     def run(case: Case) -> Result:
         return evaluate(case, question)
 
-    return run
+    return Compiled(run, compiler_options=options)

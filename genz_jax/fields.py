@@ -94,7 +94,7 @@ def convert(where: str, value: Any, unit: str, rule: Rule) -> Any:
     try:
         value = np.asarray(value, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError(f"{where} = {value!r}: not a number; {rule.text}") from None
+        raise ValueError(f"{where} = {units.brief(value)}: not a number; {rule.text}") from None
     _check(where, value, rule)
     return value
 
@@ -164,9 +164,8 @@ class Spec(eqx.Module):
         for path, value in changes.items():
             head, _, rest = self._alias(path).partition(".")
             if head not in names:
-                raise ValueError(
-                    f"{type(self).__name__} has no field {path!r}{near(path, [*self.paths(), *self._aliases()])}"
-                )
+                known = [*self.paths(), *self._aliases()]
+                raise ValueError(f"{type(self).__name__} has no field {units.brief(path)}{near(path, known)}")
             if rest:
                 nested.setdefault(head, {})[rest] = value
             else:
@@ -254,9 +253,15 @@ def shared(spec: SpecT) -> SpecT:
     return spec
 
 
+LONGEST = 100
+"""Letters of a name that known ones are compared with at most."""
+
+
 def near(name: str, known: Any) -> str:
     """The end of an error message: the nearest known names, or all where there are few."""
     known = [str(k) for k in known]
+    if len(name) > LONGEST:  # to compare it takes long, and it is like none
+        return ""
     close = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=4, cutoff=0.5)
     shown = [k for k in known if k.lower() in close] or (known if len(known) <= 12 else [])
     return f"; did you mean {', '.join(dict.fromkeys(shown))}?" if shown else ""

@@ -4,6 +4,8 @@ import enum
 import re
 from typing import NamedTuple
 
+from genz_jax.units import brief
+
 
 class Format(enum.IntEnum):
     """Number formats of the matrix units by code, wide to narrow."""
@@ -91,6 +93,6 @@ def read_format(where: str, text: str) -> Tensor:
         holds = {2: "int2", 4: "int4", 8: "int8", 16: "bf16", 32: "fp32"}
         return Tensor(bits / 8.0, next(f for size, f in holds.items() if bits <= size), True)
     raise ValueError(
-        f"{where} = {text!r}: unknown number format; known are {', '.join((*FORMATS, *BLOCK_FORMATS))}, elements with "
-        "block scales such as int4:128x16, and any size up to 32 bits such as 4.85bit"
+        f"{where} = {brief(text)}: unknown number format; known are {', '.join((*FORMATS, *BLOCK_FORMATS))}, elements "
+        "with block scales such as int4:128x16, and any size up to 32 bits such as 4.85bit"
     )

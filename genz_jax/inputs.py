@@ -15,6 +15,7 @@ from genz_jax.evaluate import Case
 from genz_jax.fields import Spec, shared
 from genz_jax.specs import TENSORS, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stack import stack
+from genz_jax.units import brief
 
 ModelLike = str | Model | Sequence[str | Model] | Mapping[str, str | Model] | np.ndarray
 PlatformLike = str | Platform | Sequence[str | Platform] | Mapping[str, str | Platform] | np.ndarray
@@ -23,7 +24,7 @@ ParallelismLike = Parallelism | Sequence[Parallelism] | Mapping[str, Parallelism
 PrecisionLike = str | Precision | Sequence[str | Precision] | Mapping[str, str | Precision] | np.ndarray
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def precision(text: str) -> Precision:
     """A precision from text: weights-activations-cache, and other tensors by name.
 
@@ -38,7 +39,7 @@ def precision(text: str) -> Precision:
     others = dict(part.strip().split("=", 1) for part in named if "=" in part)
     if len(rest) > 2 or len(others) < len(named) or set(others) - set(TENSORS[3:]):
         raise ValueError(
-            f"precision = {text!r}: must be one to three formats, weights-activations-cache, and others by name, "
+            f"precision = {brief(text)}: must be one to three formats, weights-activations-cache, and others by name, "
             f"as in fp8/embedding=bf16; names are {', '.join(TENSORS[3:])}"
         )
     cache = rest[1] if len(rest) == 2 else None

@@ -57,6 +57,12 @@ _EXAMPLES = {
 }
 
 
+def brief(value: object) -> str:
+    """A value for a message, cut where it is longer than a hundred letters."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:60]}…{text[-1]}"
+
+
 def _split(symbol: str) -> tuple[str, float] | None:
     """Base unit and factor of a unit symbol with its prefix ("TB" → byte, 1e12); None if there is no such unit."""
     for prefix in sorted(_PREFIXES, key=len, reverse=True):
@@ -83,7 +89,7 @@ def parse_any(text: str) -> tuple[float, str | None]:
     """
     match = _TEXT.fullmatch(text)
     if not match:
-        raise ValueError(f"{text!r} is not a number with a unit; write it like '3.35 TB/s', '80 GB' or '1 us'")
+        raise ValueError(f"{brief(text)} is not a number with a unit; write it like '3.35 TB/s', '80 GB' or '1 us'")
     number, symbol, per_second = float(match[1]), match[2], match[3]
     if symbol is None and per_second is None:
         return number, None
@@ -95,8 +101,8 @@ def parse_any(text: str) -> tuple[float, str | None]:
     found = _split(symbol)
     if found is None:
         raise ValueError(
-            f"{text!r} has the unknown unit {match[2]!r}; known are B, b, FLOP, s, W, J, token with the prefixes "
-            "n u m k M G T P or Ki Mi Gi Ti, and '/s' for a rate"
+            f"{brief(text)} has the unknown unit {brief(match[2])}; known are B, b, FLOP, s, W, J, token with the "
+            "prefixes n u m k M G T P or Ki Mi Gi Ti, and '/s' for a rate"
         )
     unit, factor = found
     return number * factor, f"{unit} s-1" if per_second else unit

@@ -141,7 +141,7 @@ def test_one_compiled_shape_for_all_regions(tmp_path):
     figures = ("energy", "bound")
     small(figures, store=tmp_path / "x.zarr", chunks=CHUNKS)
     question = Question("decode", gz.Assumptions.default, figures)
-    assert compiled(function_of(question))._cache_size() == 1
+    assert compiled(function_of(question)).shapes == 1
 
 
 def test_every_region_is_written_once(tmp_path, monkeypatch):

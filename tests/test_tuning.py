@@ -70,9 +70,9 @@ def test_multipliers_are_the_change_of_the_optimum_with_the_limit(found, relaxed
 
 def test_other_numbers_do_not_compile_anew(found):
     functions: list[Any] = [tuning_search.descend, tuning_search._slopes]
-    counts = [function._cache_size() for function in functions]
+    counts = [function.shapes for function in functions]
     least_power(gz.SLO(ttft="70 ms", tpot="6 ms"), seed=3)
-    assert [function._cache_size() for function in functions] == counts
+    assert [function.shapes for function in functions] == counts
 
 
 def test_grid_is_not_better_and_the_trace_is_finite(found):

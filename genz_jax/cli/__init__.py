@@ -5,6 +5,9 @@ What a command needs is imported when it runs, so that help appears at once.
 
 import contextlib
 import importlib.metadata
+import os
+import sys
+import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -27,7 +30,10 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 @contextlib.contextmanager
 def _errors_as_one_line() -> Iterator[None]:
-    """Turn what a person can mend into one line on stderr and exit code 2; other exceptions pass."""
+    """Turn what a person can mend into one line on stderr and exit code 2; other exceptions pass.
+
+    What the system refuses to write to the standard output ends with exit code 1.
+    """
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -36,12 +42,28 @@ def _errors_as_one_line() -> Iterator[None]:
         raise typer.Exit(130) from None
     except UsageError as error:
         message = error.format_message()  # type: ignore[attr-defined]
+    except OSError as error:
+        if error.filename is None:
+            _no_output(error)
+        message = f"{str(error.filename)!r}: {error.strerror or error}"
     except (ValueError, MemoryError) as error:
         message = str(error) or type(error).__name__
     else:
         return
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(2)
+
+
+def _no_output(error: OSError) -> None:
+    """Say that the standard output cannot be written, and end.
+
+    Raises:
+        SystemExit: always.
+    """
+    # Python writes what is left when it ends, which must not fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    typer.echo(f"error: the standard output cannot be written ({error.strerror or error})", err=True)
+    raise SystemExit(1)
 
 
 class _Commands(typer.core.TyperGroup):
@@ -95,3 +117,22 @@ app.command(epilog=PARITY_EXAMPLES)(parity)
 app.command(epilog="\b\nExamples:\n  genz-jax models\n  genz-jax models 'llama-3*' --json")(models)
 app.command(epilog="\b\nExamples:\n  genz-jax platforms\n  genz-jax platforms nvidia --json")(platforms)
 app.command(epilog="\b\nExamples:\n  genz-jax workloads\n  genz-jax workloads chat --json")(workloads)
+
+
+def run() -> None:
+    """Run the command line as a process of its own: warnings are lines, and all of the output is written."""
+
+    def show(message: Warning | str, *where: Any) -> None:
+        typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+    warnings.showwarning = show
+    if sys.stdout is None:
+        typer.echo("error: the standard output is closed", err=True)
+        raise SystemExit(1)
+    try:
+        app()
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            _no_output(error)

@@ -24,7 +24,7 @@ def _matching(what: str, names: list[str], pattern: str) -> dict[str, Any]:
         name: entry
         for name, entry in entries.items()
         if any(
-            fnmatch.fnmatchcase(text.lower(), wanted)
+            fnmatch.fnmatchcase(text.lower(), wanted.replace("[", "[[]"))  # only * and ? mean something
             for text in (name, *entry.aliases, str(entry.notes.get("vendor", "")))
         )
     }

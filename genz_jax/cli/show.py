@@ -18,9 +18,16 @@ _GAP = 3
 _NARROWEST = 24
 
 
+class _Console(Console):
+    """A console that raises an error where nobody reads what it writes."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def console() -> Console:
     """A console on stdout that wraps lines at a terminal only."""
-    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False, markup=False, emoji=False)
+    return _Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False, markup=False, emoji=False)
 
 
 def table(title: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> None:

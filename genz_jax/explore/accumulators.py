@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genz_jax.evaluate import Case, Question
+from genz_jax.explore import room
 from genz_jax.explore.blocks import Block, Blocks, Dims
 from genz_jax.explore.pareto import front_mask
 from genz_jax.explore.places import at_places, numbers
@@ -128,9 +129,18 @@ class Accumulator(abc.ABC):
         dataset = at_places(case, grid, names, question, at, found, dims, ranked)
         return dataset.isel({dim: slice(int(found.sum()))})
 
-    def kept_shape(self) -> tuple[int, ...]:
-        """Lengths of the dimensions that are kept, from slow to fast."""
-        return tuple(self.blocks.sizes[dim] for dim in self.kept)
+    def kept_shape(self, width: int) -> tuple[int, ...]:
+        """Lengths of the dimensions that are kept, from slow to fast.
+
+        Args:
+            width: bytes that are held for each place.
+
+        Raises:
+            MemoryError: the result would not fit.
+        """
+        shape = tuple(self.blocks.sizes[dim] for dim in self.kept)
+        room.check(math.prod(shape) * width, f"reduce: {math.prod(shape):,} places", "reduce over more dimensions")
+        return shape
 
     def rows(self, array: Any, first: Block) -> tuple[np.ndarray, tuple[slice, ...]]:
         """An array of a block as (kept…, all reduced), and where the first dimensions lie in the result."""
@@ -151,8 +161,9 @@ class BestPoint(Accumulator):
         super().__init__(blocks, ranked, metas)
         self.kept = tuple(dim for dim in blocks.order if dim not in over)
         self.over = tuple(dim for dim in blocks.order if dim in over)
-        self.values = np.full(self.kept_shape(), np.inf, self.floats)
-        self.places = {dim: np.zeros(self.kept_shape(), np.int32) for dim in self.over}
+        shape = self.kept_shape(self.floats.itemsize + 4 * len(self.over))
+        self.values = np.full(shape, np.inf, self.floats)
+        self.places = {dim: np.zeros(shape, np.int32) for dim in self.over}
 
     @staticmethod
     def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
@@ -310,9 +321,10 @@ class Share(Accumulator):
     def __init__(self, blocks: Blocks, over: Dims):
         super().__init__(blocks)
         self.kept = tuple(dim for dim in blocks.order if dim not in over)
-        self.counts = np.zeros(self.kept_shape(), np.int64)
+        shape = self.kept_shape(16)
+        self.counts = np.zeros(shape, np.int64)
         self.of = math.prod(blocks.sizes[dim] for dim in over)
-        self.seen = np.zeros(self.kept_shape(), np.int64)
+        self.seen = np.zeros(shape, np.int64)
 
     @staticmethod
     def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:

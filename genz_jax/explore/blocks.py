@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from genz_jax import labels
+from genz_jax.caches import QUESTIONS, Compiled
 from genz_jax.evaluate import Case, slim
+from genz_jax.explore import room
 from genz_jax.explore.factored import program_of, region_of
 from genz_jax.results import Result
 
@@ -28,6 +29,10 @@ WORK_BLOCK = 2**12
 
 SHARDED = 2**16
 """Points of a block from which it is spread over all local devices; fewer are done sooner by one."""
+
+SMALL = 2**12
+"""Points up to which the lengths of a grid of one block are rounded up to powers of two, above to four binary digits:
+such a call takes milliseconds whatever it computes, and to compile for other lengths takes seconds."""
 
 FACTORED = 2**16
 """Points of a grid from which a function is split into terms and what joins them."""
@@ -296,7 +301,24 @@ def _spread(shape: dict[str, int]) -> tuple[int, NamedSharding | None]:
 
 def cut(case: Case, sizes: Mapping[str, int], order: Dims, points: int | None = None) -> Blocks:
     """A case with axes, cut into blocks of at most so many points, by default `BLOCK`."""
-    return Blocks(labels.to_arrays(slim(case), order), sizes, order, block_shape(sizes, order, work_dims(case), points))
+    return Blocks(labels.to_arrays(slim(case), order), sizes, order, _shape_for(case, sizes, order, points))
+
+
+def _shape_for(case: Case, sizes: Mapping[str, int], order: Dims, points: int | None = None) -> dict[str, int]:
+    """Lengths of a block; those of a grid of one block are round, so that most such grids share what is compiled."""
+    shape = block_shape(sizes, order, work_dims(case), points)
+    if any(shape[dim] < sizes[dim] for dim in order):
+        return shape
+    rounded = {dim: _round_up(n, 1) for dim, n in shape.items()}
+    if math.prod(rounded.values()) > SMALL:
+        rounded = {dim: _round_up(n, 4) for dim, n in shape.items()}
+    return rounded
+
+
+def _round_up(number: int, digits: int) -> int:
+    """The next number that has so many binary digits and zeros after them."""
+    step = 1 << max((number - 1).bit_length() - digits, 0)
+    return math.ceil(number / step) * step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,7 +361,7 @@ def plan(
         order: dimensions from slow to fast.
         shape: lengths of a block, by dimension; by default of `BLOCK` points.
     """
-    shape = block_shape(sizes, order, work_dims(case)) if shape is None else shape
+    shape = _shape_for(case, sizes, order) if shape is None else shape
     arrays = labels.to_arrays(slim(case), order)
     if math.prod(sizes.values()) >= FACTORED:
         # With length 2, also where an axis has but one value.
@@ -355,10 +377,10 @@ def plan(
     return Plan(blocks, function, whole, shapes_of(whole, case, blocks))
 
 
-@functools.cache
-def compiled(function: Callable[[Any], Any]) -> Any:
+@functools.lru_cache(maxsize=QUESTIONS)
+def compiled(function: Callable[[Any], Any]) -> Compiled:
     """A function, compiled once per structure and shapes of its argument."""
-    return jax.jit(function)
+    return Compiled(function)
 
 
 def shapes_of(function: Callable[[Any], Any], case: Case, blocks: Blocks) -> Any:
@@ -369,10 +391,11 @@ def shapes_of(function: Callable[[Any], Any], case: Case, blocks: Blocks) -> Any
     return _shapes(function, structure, tuple(np.shape(leaf) for leaf in leaves), str(jax.numpy.result_type(float)))
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=QUESTIONS)
 def _shapes(function: Callable[[Any], Any], structure: Any, shapes: tuple[tuple[int, ...], ...], dtype: str) -> Any:
     leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    return jax.eval_shape(function, jax.tree.unflatten(structure, leaves))
+    case = jax.tree.unflatten(structure, leaves)
+    return function.eval_shape(case) if isinstance(function, Compiled) else jax.eval_shape(function, case)
 
 
 def _depends(leaf: Any, order: Dims) -> Dims:
@@ -461,28 +484,14 @@ def _outputs(shapes: Any, full: list[tuple[int, ...]]) -> list[np.ndarray]:
     return [outputs[i] for i in range(len(leaves))]
 
 
-def available_memory() -> float:
-    """Bytes of memory that can be had without swapping; infinite where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return float(line.split()[1]) * 1024
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (OSError, ValueError):
-        return math.inf
-
-
 def _check_memory(leaves: list[Any], full: list[tuple[int, ...]], sizes: Mapping[str, int]) -> None:
-    needed = sum(math.prod(shape) * leaf.dtype.itemsize for shape, leaf in zip(full, leaves, strict=True))
-    there = available_memory()
-    if needed > 0.8 * there:
-        points = math.prod(sizes.values())
-        raise MemoryError(
-            f"sweep: {points:,} points of {len(leaves)} figures need {needed / 1e9:,.1f} GB ({needed:,} bytes), but "
-            f"{there / 1e9:,.1f} GB are free; ask for fewer figures with figures=[…], shorten the axes, write to a "
-            "store=…, or ask for a reduction with reduce=…"
-        )
+    points = math.prod(sizes.values())
+    room.check(
+        sum(math.prod(shape) * leaf.dtype.itemsize for shape, leaf in zip(full, leaves, strict=True)),
+        f"sweep: {points:,} points of {len(leaves)} figures",
+        "ask for fewer figures with figures=[…], shorten the axes, write to a store=…, or ask for a reduction with "
+        "reduce=…",
+    )
 
 
 def variables(result: Result, dims: dict[int, Dims], order: Dims) -> dict[str, tuple[np.ndarray, Dims, dict[str, Any]]]:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from genz_jax.assumptions import Assumptions
+from genz_jax.caches import Compiled
 from genz_jax.specs import Model, Parallelism, Precision, Workload
 from genz_jax.stages import as_arrays
 from genz_jax.work.mapping import Reason, mapping_reason
@@ -22,6 +23,9 @@ LARGEST = 4096
 REQUESTS_PER_DEVICE = 1024
 """Largest batch per device that is tried where none is given."""
 
+MOST = 10**6
+"""Values of one number that are tried at most."""
+
 Columns = dict[str, np.ndarray]
 """Whole numbers of candidates by name, all of one length."""
 
@@ -34,6 +38,8 @@ def whole_numbers(what: str, given: Any, largest: float = np.inf) -> np.ndarray:
     Raises:
         ValueError: none, or one that is not a whole number from 1 to `largest`.
     """
+    if hasattr(given, "__len__") and len(given) > MOST:
+        raise ValueError(f"{what}: {len(given):,} values; at most {MOST:,} can be tried")
     try:
         values = np.unique(np.atleast_1d(np.asarray(list(given) if np.iterable(given) else given, dtype=float)))
     except (TypeError, ValueError):
@@ -47,7 +53,7 @@ def whole_numbers(what: str, given: Any, largest: float = np.inf) -> np.ndarray:
     return values.astype(int)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def _divisors(largest: int) -> tuple[np.ndarray, np.ndarray]:
     """Divisors of 1 to `largest`, one number's after another's, and where each number's begin."""
     numbers = np.arange(1, largest + 1)
@@ -99,7 +105,7 @@ def length(columns: Columns) -> int:
     return len(columns["devices"])
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(Compiled, static_argnums=3)
 def _reasons(model: Model, workload: Workload, parallelism: Parallelism, assumptions: Assumptions) -> jax.Array:
     model, workload, parallelism, precision = as_arrays((model, workload, parallelism, Precision()))
     return mapping_reason(model, Deployment(parallelism, precision, assumptions), workload)

@@ -11,6 +11,8 @@ from jax.core import Tracer
 
 from genz_jax import catalog, labels
 from genz_jax.axes import Axis
+from genz_jax.caches import Compiled
+from genz_jax.explore import room
 from genz_jax.inputs import PlatformLike, one_or_list
 from genz_jax.machine.cost import CostFunction, CostModel, CostResult, device_cost
 from genz_jax.specs import Platform
@@ -72,7 +74,7 @@ def _renamed(spec: Any) -> Any:
 
 @functools.cache
 def _compiled() -> Any:
-    return jax.jit(device_cost)
+    return Compiled(device_cost)
 
 
 def _swept(case: _Priced, names: list[str]) -> "xr.Dataset":
@@ -80,6 +82,9 @@ def _swept(case: _Priced, names: list[str]) -> "xr.Dataset":
     case = labels.name_axes(case)
     grid = labels.read_grid(case)
     order = tuple(grid.sizes)
+    figures = len(dataclasses.fields(CostResult))
+    advice = "shorten the axes"
+    room.check(8 * figures * grid.points, f"cost: {grid.points:,} points of {figures} figures", advice)
     arrays = labels.to_arrays(case, order)
     result = _compiled()(arrays.platform, arrays.cost_model)
     values = {}

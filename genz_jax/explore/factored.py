@@ -17,6 +17,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal
 
+from genz_jax.caches import Compiled
+
 Axes = frozenset[int]
 """Places of the dimensions that a value depends on."""
 
@@ -205,8 +207,7 @@ class Split:
         used |= {place for place in program.outputs if isinstance(place, int)}
         self.crossing = sorted(used - made_late)
         self.axes = [program.axes[place] for place in self.crossing]
-        self.terms = jax.jit(self._terms)
-        self.joined = jax.jit(self.join)
+        self.terms, self.joined = Compiled(self._terms), Compiled(self.join)
 
     def _terms(self, arguments: Any) -> list[Any]:
         values = dict(enumerate(jnp.asarray(leaf, jnp.result_type(float)) for leaf in jax.tree.leaves(arguments)))
@@ -253,7 +254,7 @@ def region_of(program: Program, sizes: Sequence[int], block: Sequence[int], held
         region[place] = max(math.ceil(region[place] / block[place] / 2), 1) * block[place]
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def program_of(function: Callable[[Any], Any], structure: Any, axes: tuple[Any, ...], key: Hashable) -> Program | None:
     """The program of a function, traced once; None if it is not element by element.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from genz_jax import labels, units
 from genz_jax.assumptions import Assumptions
+from genz_jax.caches import QUESTIONS
 from genz_jax.evaluate import Case, Question, evaluate
 from genz_jax.explore.blocks import axis_order, gather, plan, variables
 from genz_jax.explore.sweep import ask
@@ -149,7 +150,7 @@ def _read(given: str | Sequence[str], case: Case) -> tuple[Moved, ...]:
     return tuple(found.values())
 
 
-@functools.cache
+@functools.lru_cache(maxsize=QUESTIONS)
 def slopes_of(question: Question, moved: tuple[Moved, ...]) -> Callable[[Case], Slopes]:
     """The function from a case to its `Slopes`; the same object for the same question and parameters."""
     assert question.figures is not None

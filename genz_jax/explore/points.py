@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from genz_jax.caches import QUESTIONS
 from genz_jax.evaluate import Case, Question, evaluate
 from genz_jax.explore.reductions import Objective, value_of
 from genz_jax.explore.targets import Service
@@ -45,7 +46,7 @@ class Seen(eqx.Module):
     shape: tuple[int, ...] = eqx.field(static=True)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=QUESTIONS)
 def judge(question: Question, ranked: Ranked) -> Callable[[Service], Judged]:
     """The function from a service to its judged points; the same object for the same question and objectives."""
     figures = figures_of(question)
@@ -73,7 +74,7 @@ def case_of(service: Service) -> Case:
     return Case(*(getattr(service, field.name) for field in dataclasses.fields(Case)))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=QUESTIONS)
 def described(question: Question, structure: Any) -> Any:
     """The figures of a stage for one point of services of a structure, as shapes."""
     dtype = jnp.result_type(float)

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from genz_jax import labels
+from genz_jax.caches import QUESTIONS, Compiled
 from genz_jax.evaluate import Question
+from genz_jax.explore import room
 from genz_jax.explore.blocks import BLOCK, Block, Dims, Plan, axis_order, block_shape, plan, work_dims
 from genz_jax.explore.interrupts import Wish
 from genz_jax.explore.points import judge
@@ -28,11 +30,11 @@ BITS = 16
 """Bits that are counted in one walk."""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=QUESTIONS)
 def _values(function: Any) -> Any:
     """The function from a block to the objective at all of its points, compiled once per structure and shapes."""
 
-    @functools.partial(jax.jit, static_argnums=1)
+    @functools.partial(Compiled, static_argnums=1)
     def values(part: Any, shape: tuple[int, ...]) -> jax.Array:
         return jnp.broadcast_to(function(part).values[0], shape)
 
@@ -56,6 +58,9 @@ class Ranking:
         self.over = tuple(dim for dim in self.order if dim in over)
         self.function, self.q, self.service = judge(question, ((objective, 1.0),)), q, service
         shape = tuple(self.sizes[dim] for dim in self.kept)
+        places = math.prod(shape)
+        advice = "reduce over more dimensions, or ask for fewer quantiles"
+        room.check(8 * places * (len(q) + 1), f"reduce: {len(q):,} quantiles at {places:,} places", advice)
         self.values, self.counts = np.full((*shape, len(q)), np.nan), np.zeros(shape, np.int64)
         self.seen = 0
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genz_jax import labels
+from genz_jax.caches import QUESTIONS, Compiled
 from genz_jax.evaluate import Question, slim
 from genz_jax.explore.accumulators import Accumulator, BestPoint, BestPoints, Front, Share
 from genz_jax.explore.blocks import Block, Plan, axis_order, plan, progress_bar
@@ -143,11 +144,11 @@ def _ranking(reduction: Quantiles, service: Service, question: Question, shapes:
     return Ranking(service, question, reduction.figure, np.asarray(reduction.q, float), over)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=QUESTIONS)
 def _step(function: Any, kinds: tuple[tuple[type[Accumulator], int], ...], padded: bool) -> Any:
     """The function that takes a block into all accumulators, compiled once per structure and shapes."""
 
-    @functools.partial(jax.jit, donate_argnums=0, static_argnums=5)
+    @functools.partial(Compiled, donate_argnums=0, static_argnums=5)
     def step(
         carries: list[Any], aids: list[Any], part: Any, number: Any, lengths: Any, shape: tuple[int, ...]
     ) -> tuple[list[Any], list[Any], jax.Array]:

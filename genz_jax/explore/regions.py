@@ -15,11 +15,11 @@ import numpy as np
 
 from genz_jax import labels
 from genz_jax.evaluate import Case, Question, function_of, slim
+from genz_jax.explore import room
 from genz_jax.explore.blocks import (
     Block,
     Blocks,
     Dims,
-    available_memory,
     axis_order,
     block_shape,
     gather,
@@ -136,11 +136,8 @@ class Regions:
                 f"{chunks}: {points * widest:,} bytes of one figure; a chunk of a file must be below 2 GiB, give "
                 "shorter chunks"
             )
-        if 2 * points * width > 0.8 * available_memory():
-            raise MemoryError(
-                f"{chunks}: two regions of {points * width:,} bytes need more memory than is free; give shorter "
-                "chunks, or ask for fewer figures with figures=[…]"
-            )
+        advice = "give shorter chunks, or ask for fewer figures with figures=[…]"
+        room.check(2 * points * width, f"{chunks}: two regions", advice)
 
     def __len__(self) -> int:
         return len(self._blocks)

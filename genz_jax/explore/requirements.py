@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from genz_jax import assumptions as physics, catalog, inputs, labels, units
 from genz_jax.assumptions import Assumptions
 from genz_jax.axes import Axis
+from genz_jax.caches import QUESTIONS, Compiled
 from genz_jax.evaluate import Case, Question, evaluate
 from genz_jax.explore.blocks import axis_order, variables, walk
 from genz_jax.explore.hoist import hoisted
@@ -233,7 +234,7 @@ def _check(target: Target, service: Service) -> None:
         raise ValueError("slo = gz.SLO(): no limit is set; set at least one of ttft, tpot, e2e, throughput")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=QUESTIONS)
 def inverse(target: Target, assumptions: Assumptions, quick: bool = True) -> Any:
     """The function from a `Service` to its `Requirement`, compiled once per structure and shapes.
 
@@ -244,7 +245,7 @@ def inverse(target: Target, assumptions: Assumptions, quick: bool = True) -> Any
     """
     options: Any = {"xla_backend_optimization_level": 0} if quick else {}
 
-    @functools.partial(jax.jit, compiler_options=options)
+    @functools.partial(Compiled, compiler_options=options)
     def run(service: Service) -> Requirement:
         return _Search(target, service, assumptions).requirement()
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from genz_jax import labels, units
 from genz_jax.assumptions import Assumptions
+from genz_jax.caches import QUESTIONS, Compiled
 from genz_jax.evaluate import Case, Question, evaluate
 from genz_jax.explore.blocks import axis_order, variables, walk
 from genz_jax.explore.hoist import hoisted
@@ -224,7 +225,7 @@ def sensitivity(
     return dataset
 
 
-@functools.cache
+@functools.lru_cache(maxsize=QUESTIONS)
 def slopes(question: Question, step: float, quick: bool = True) -> Any:
     """The function from a case to its `Sensitivity`, compiled once per structure and shapes.
 
@@ -238,7 +239,7 @@ def slopes(question: Question, step: float, quick: bool = True) -> Any:
     names = question.figures
     asked = dataclasses.replace(question, figures=(*dict.fromkeys((*names, "feasible", "reason")),))
 
-    @functools.partial(jax.jit, compiler_options=options)
+    @functools.partial(Compiled, compiler_options=options)
     def run(case: Case) -> Sensitivity:
         result = evaluate(case, asked)
         known = labels.flat_figures(result)

@@ -23,6 +23,7 @@ from genz_jax.inputs import (
     read_case,
 )
 from genz_jax.specs import Speculation
+from genz_jax.units import brief
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -198,7 +199,7 @@ def ask(
         ValueError: an unknown stage or preset, or details that a stage has not.
     """
     if stage not in STAGES:
-        raise ValueError(f"stage = {stage!r}: must be one of {', '.join(STAGES)}{near(str(stage), STAGES)}")
+        raise ValueError(f"stage = {brief(stage)}: must be one of {', '.join(STAGES)}{near(str(stage), STAGES)}")
     if (breakdown or operators) and stage not in DETAILED:
         raise ValueError(
             f"stage = {stage!r}: has no breakdown or operators; ask {', '.join(map(repr, DETAILED))} instead"

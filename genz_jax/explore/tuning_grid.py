@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from genz_jax.caches import Compiled
 from genz_jax.explore.tuning_problem import Data, Form, outcome
 
 BLOCK = 2**17
@@ -29,7 +29,7 @@ class GridBest:
     feasible: int
 
 
-@functools.partial(jax.jit, static_argnames=("form", "block"))
+@functools.partial(Compiled, static_argnames=("form", "block"))
 def _best_of_block(form: Form, data: Data, axes: tuple[Any, ...], spread: Any, start: Any, block: int) -> Any:
     """Least goal of the feasible points of a block, its place in the grid, and how many are feasible."""
     index = start + jnp.arange(block, dtype=jnp.int32)

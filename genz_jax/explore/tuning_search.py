@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from genz_jax.caches import Compiled
 from genz_jax.explore.tuning_problem import Data, Form, Outcome, outcome, slopes
 
 STAGES = (0.1, 0.0)
@@ -74,7 +75,7 @@ def scatter(dimensions: int, starts: int, seed: int) -> np.ndarray:
     return sampler.random_base2(max(int(np.ceil(np.log2(starts))), 0))[:starts].T
 
 
-@functools.partial(jax.jit, static_argnames=("form", "smooth", "steps", "total"))
+@functools.partial(Compiled, static_argnames=("form", "smooth", "steps", "total"))
 def descend(
     form: Form, smooth: float, steps: int, total: int, state: State, data: Data, box: Any, spread: Any
 ) -> tuple[State, Any, Any]:
@@ -116,7 +117,7 @@ def descend(
     return state, goals, excess
 
 
-@functools.partial(jax.jit, static_argnames="form")
+@functools.partial(Compiled, static_argnames="form")
 def _merits(form: Form, data: Data, logs: Any, spread: Any) -> Any:
     found = outcome(form, data, logs, spread)
     merit = found.goal + BROKEN * jnp.maximum(jnp.max(found.excess, axis=0), 0.0)
@@ -148,7 +149,7 @@ def judge(form: Form, data: Data, unit: np.ndarray, box: Any, choices: np.ndarra
     return np.concatenate(merits)[:count]
 
 
-@functools.partial(jax.jit, static_argnames="form", compiler_options={"xla_backend_optimization_level": 0})
+@functools.partial(Compiled, static_argnames="form", compiler_options={"xla_backend_optimization_level": 0})
 def _slopes(form: Form, data: Data, logs: Any, spread: Any) -> tuple[Outcome, Outcome]:
     return slopes(form, data, logs, spread)
 

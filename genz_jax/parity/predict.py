@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genz_jax.assumptions import genz
+from genz_jax.caches import Compiled
 from genz_jax.evaluate import Case, Question, compiled
 from genz_jax.parity.cases import MIB, MS, STAGES, Point, read_model, read_point
 from genz_jax.results import Result, SpeculativeDecodeResult
@@ -87,7 +88,7 @@ class _Group:
     experts_alone: bool
 
 
-@jax.jit
+@Compiled
 def _verified_by(case: Case, verifier: Model) -> Result:
     """Speculative decoding whose verifying pass runs other layers than the decode step that sizes the memory."""
     model, platform, workload, deployment = prepare(

@@ -1,0 +1,118 @@
+"""Caches: compiled functions, of which those that were used last are kept."""
+
+import collections
+import ctypes
+import functools
+import gc
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+
+SHAPES = 3
+"""Shapes of one function that are kept. Each has 3 to 30 MB; one call needs two at most."""
+
+MOST = 48
+"""Compiled functions of the whole package that are kept."""
+
+QUESTIONS = 64
+"""Functions of one kind that are kept, such as one for each question that is asked."""
+
+_LOCK = threading.Lock()
+_KEPT: collections.OrderedDict[tuple["Compiled", Hashable], Any] = collections.OrderedDict()
+"""What is compiled, by function and shapes; what was used last is last."""
+
+
+class Compiled:
+    """`jax.jit` of a function, but that what it holds is bounded."""
+
+    def __init__(self, function: Callable[..., Any], **options: Any):
+        """Wrap a function.
+
+        Args:
+            function: what is compiled.
+            options: those of `jax.jit`.
+        """
+        self._function, self._options = function, options
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._for(args, kwargs)(*args, **kwargs)
+
+    def eval_shape(self, *args: Any) -> Any:
+        """Shapes and types of the result, of which the trace is kept for the call."""
+        return self._for(args, {}).eval_shape(*args)
+
+    def _for(self, args: Any, kwargs: Any) -> Any:
+        """The compiled function for arguments of these shapes."""
+        leaves, structure = jax.tree.flatten((args, kwargs))
+        entry = self, (structure, *map(_shape, leaves))
+        with _LOCK:
+            found = _KEPT.get(entry)
+            if found is not None:
+                _KEPT.move_to_end(entry)
+                return found
+            found = _KEPT[entry] = self._new()
+            full = self._drop()
+        if full:
+            release()
+        return found
+
+    def _new(self) -> Any:
+        # JAX keeps what it traces and compiles as long as the function is there: each of them has one of its own.
+        @functools.wraps(self._function)
+        def own(*args: Any, **kwargs: Any) -> Any:
+            return self._function(*args, **kwargs)
+
+        return jax.jit(own, **self._options)
+
+    def _drop(self) -> bool:
+        """Forget what was used least recently, if there is too much; whether there was."""
+        own = [entry for entry in _KEPT if entry[0] is self]
+        for entry in own[:-SHAPES]:
+            del _KEPT[entry]
+        over = len(_KEPT) > MOST
+        if over:
+            _KEPT.popitem(last=False)
+        return over or len(own) > SHAPES
+
+    @property
+    def shapes(self) -> int:
+        """Number of shapes for which the function is compiled now."""
+        return sum(entry[0] is self for entry in _KEPT)
+
+
+def _shape(leaf: Any) -> Hashable:
+    """What of an argument the compiled function depends on; a static one stands for itself."""
+    if hasattr(leaf, "shape"):
+        return leaf.shape
+    return None if isinstance(leaf, int | float | complex) else leaf
+
+
+def release() -> None:
+    """Give memory that is no longer used back to the system."""
+    gc.collect()
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except (AttributeError, OSError):  # another library of C
+            pass
+
+
+def clear_caches() -> None:
+    """Forget all that this package has compiled and read, so that its memory is free again.
+
+    What is kept is bounded, about a gigabyte at most; later calls compile anew, in seconds each. JAX's own functions
+    keep some too, which `jax.clear_caches()` drops, with all that other packages have compiled.
+    """
+    with _LOCK:
+        _KEPT.clear()
+    for name, module in list(sys.modules.items()):
+        if name == "genz_jax" or name.startswith("genz_jax."):
+            for value in list(vars(module).values()):
+                clear = getattr(value, "cache_clear", None)
+                if callable(clear):
+                    clear()
+    release()
