@@ -143,7 +143,7 @@ def test_small_configs_are_read(tmp_path, values):
         ),
         (STEP, {"moe_layers_enum": "1,x"}, "moe_layers_enum = '1,x': must list"),
         (STEP, {"attention_other_setting": 96}, "attention_other_setting = 96: must be a JSON object"),
-        (STEP, {"attention_bias": True}, "cannot be imported exactly: biases"),
+        (STEP, {"attention_bias": True}, "cannot be imported exactly: attention_bias, mlp_bias"),
         (TEXT_01, {"attn_type_list": [1]}, r"attn_type_list = \[1\]: must be a list of 2 marks"),
         (TEXT_01, {"shared_intermediate_size": 40}, "a shared expert"),
         (KIMI, {"linear_attn_config": {"kda_layers": [1], "full_attn_layers": [1]}}, "layers of no kind or of two"),

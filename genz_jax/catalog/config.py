@@ -73,16 +73,19 @@ class Config:
         self.where = where
         self.known = known
         self.values = dict(values)
-        for name in (*known.names, *known.names.values()) if known is not None else ():
+        self._given: dict[str, str] = {}
+        if known is None:
+            return
+        for name in (*known.names, *known.names.values()):
             self._rename(name, known.key(name))
-        for key, (types, _) in known.keys.items() if known is not None else ():
+        for key, (types, _) in known.keys.items():
             if key in self.values:
                 self._check(key, types.split(" | "))
 
     def _rename(self, name: str, key: str) -> None:
         if name == key or name not in self.values:
             return
-        value = self.values.pop(name)
+        value, self._given[key] = self.values.pop(name), name
         same = type(self.values.get(key, value)) is type(value) and self.values.get(key, value) == value
         self.refuse(not same, f"{name} = {shown(value)} but {key} = {shown(self.values.get(key))}, one and the same")
         self.values[key] = value
@@ -99,33 +102,33 @@ class Config:
             words = " or ".join(_WORDS[word] for word in types if word != "null" or len(types) == 1)
             whole = "int" in types and type(value) is int
             words = f"a whole number of 0 to {LARGEST_SIZE:,}" if whole else words
-            raise refusal(self.where, f"{key} = {shown(value)}: must be {words}")
+            raise refusal(self.where, f"{self._given.get(key, key)} = {shown(value)}: must be {words}")
 
     def has(self, key: str) -> bool:
         """Whether a value is given for a key, null not among them."""
         return self.values.get(key) is not None
 
     def get(self, *keys: str, default: Any = None) -> Any:
-        """Value of the first of the keys that is there.
+        """Value of the first of the keys that the class knows; the first that is there where it knows none.
 
         Of a key that is not there the default of the class; `default` where that is none, or the value is null.
 
         Raises:
             ValueError: a key that the class does not know stands where it would take the default of another.
         """
+        known = {} if self.known is None else self.known.keys
         keys = keys if self.known is None else tuple(map(self.known.key, keys))
-        own = [] if self.known is None else [key for key in keys if key in self.known.keys]
-        for key in own:
-            if key in self.values:
-                return default if self.values[key] is None else self.values[key]
-        other = next((key for key in keys if self.values.get(key) is not None), None)
-        if own and self.known is not None:
-            preset = self.known.keys[own[0]][1]
-            if other is not None and (type(preset) is not int or self.values[other] != preset):
-                took = f"{self.known.name} knows it as {own[0]}, and would take {shown(preset)}"
-                raise refusal(self.where, f"{other} = {shown(self.values[other])}: {took}; rename the key")
-            return default if preset is None else preset
-        return default if other is None else self.values[other]
+        own = next((key for key in keys if key in known), None)
+        if own in self.values:
+            return default if self.values[own] is None else self.values[own]
+        other = next((key for key in keys if self.has(key) and key not in known), None)
+        if own is None or self.known is None:
+            return default if other is None else self.values[other]
+        preset = known[own][1]
+        if other is not None and (type(preset) is not int or self.values[other] != preset):
+            took = f"{self.known.name} knows it as {own}, and would take {shown(preset)}"
+            raise refusal(self.where, f"{other} = {shown(self.values[other])}: {took}; rename the key")
+        return default if preset is None else preset
 
     def size(self, *keys: str, default: int | None = None, least: int = 1) -> int:
         """A whole number of at least `least` under the first of the keys that is there.
@@ -138,6 +141,7 @@ class Config:
             raise refusal(self.where, f"no {' or '.join(repr(key) for key in keys)}; the architecture needs it")
         key = next((key for key in keys if key in self.values), keys[0])
         most = MOST_LAYERS if key in _LAYER_KEYS else LARGEST_SIZE
+        key = self._given.get(key, key)
         if type(value) is not int or value < least:
             raise refusal(self.where, f"{key} = {shown(value)}: must be a whole number of {least} or more")
         if value > most:
@@ -157,12 +161,13 @@ class Config:
         return [Config(self.where, {key: value}).size(key) for value in given]
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """A true or false.
+        """A true or false; null is false where the class takes it.
 
         Raises:
             ValueError: the value is neither.
         """
-        value = self.get(key, default=default)
+        null = self.known is not None and key in self.known.keys and key in self.values
+        value = self.get(key, default=default and not null)
         if not isinstance(value, bool):
             raise refusal(self.where, f"{key} = {shown(value)}: must be true or false")
         return value
@@ -198,11 +203,11 @@ class Config:
             raise refusal(self.where, f"{key} = {shown(value)}: must be a list of words")
         if len(value) != count:
             raise refusal(self.where, f"{key} has {len(value)} words for {count} layers")
-        value = [kind if kind in allowed else _OLD_WORDS.get(kind, kind) for kind in value]
-        if allowed and (unknown := sorted(set(value) - set(allowed))):
+        kinds = [kind if kind in allowed else _OLD_WORDS.get(kind, kind) for kind in map(str, value)]
+        if allowed and (unknown := sorted(set(kinds) - set(allowed))):
             words = ", ".join(sorted(allowed))
             raise refusal(self.where, f"{key} has {shown(unknown[0])}: must be words of {words}")
-        return value
+        return kinds
 
     def names(self, key: str) -> list[str]:
         """A list of texts; empty where there is none.
@@ -275,4 +280,6 @@ class Config:
 
     def with_keys(self, **values: Any) -> "Config":
         """A config with other or more keys."""
-        return Config(self.where, {**self.values, **values}, self.known)
+        changed = Config(self.where, {**self.values, **values}, self.known)
+        changed._given = {**self._given, **changed._given}
+        return changed

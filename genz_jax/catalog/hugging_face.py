@@ -122,12 +122,12 @@ def _config_file(path_or_id: str | os.PathLike[str]) -> Path:
             return path
         loop = path.is_symlink()
     except OSError as error:
-        raise ValueError(f"{path_or_id}: cannot be read: {error.strerror or error}") from None
+        raise refusal(path_or_id, f"cannot be read: {error.strerror or error}") from None
     if loop:
-        raise ValueError(f"{path_or_id}: a link that leads to no file")
+        raise refusal(path_or_id, "a link that leads to no file")
     text = str(path_or_id)
     if path.suffix == ".json" or path.exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
-        raise ValueError(f"{path_or_id}: no such file; give a config.json, a folder with one, or a hub id owner/name")
+        raise refusal(path_or_id, "no such file; give a config.json, a folder with one, or a hub id owner/name")
     return _from_hub(text)
 
 
@@ -135,13 +135,12 @@ def _from_hub(name: str) -> Path:
     try:
         import huggingface_hub  # type: ignore[import-not-found]
     except ImportError:
-        raise ValueError(
-            f"{name!r}: no such file, and as a hub id it needs the package huggingface_hub; or save its config.json"
-        ) from None
+        needs = "no such file, and as a hub id it needs the package huggingface_hub; or save its config.json"
+        raise refusal(name, needs) from None
     try:
         return Path(huggingface_hub.hf_hub_download(name, "config.json"))
     except Exception as error:
-        raise ValueError(f"{name!r}: no such file, and the hub gave none: {type(error).__name__}: {error}") from None
+        raise refusal(name, f"no such file, and the hub gave none: {type(error).__name__}: {error}") from None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -55,8 +55,10 @@ def _deepseek_v4(c: Config) -> Model:
         c.refuse(unknown, f"compress_ratios {shown(unknown)} other than {', '.join(map(str, _RATES))}")
         kinds = [_RATES[rate] for rate in ratios[:layers]]
     c.kinds("mlp_layer_types", allowed=("hash_moe", "moe"))
+    groups = c.size("o_groups")
+    c.refuse(heads * size % groups, f"o_groups {groups} does not divide {heads} heads of {size}")
     c.refuse(c.flag("mlp_bias"), "mlp_bias")
-    c.refuse(c.size("num_key_value_heads", default=1) != 1, "more than one key-value head")
+    c.refuse(c.size("num_key_value_heads", default=1) != 1, "num_key_value_heads: more than one key-value head")
     c.refuse(c.flag("attention_bias"), "attention_bias")
     told = c.part("compress_rates") if c.get("compress_rates") is not None else Config(c.where, {})
     old = {4: "compress_rate_csa", 128: "compress_rate_hca"}

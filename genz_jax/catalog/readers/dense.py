@@ -188,7 +188,10 @@ def _nemotron_nas(c: Config) -> Model:
         for part in (attention, ffn):
             part.refuse(part.get("replace_with_linear"), "replace_with_linear: a block that is one matrix")
             part.refuse(part.get("sparsify"), "sparsify: sparse weights")
-        attention.refuse(attention.get("window_length") or attention.get("num_sink_tokens"), "windows of single blocks")
+        attention.refuse(
+            attention.get("window_length") or attention.get("num_sink_tokens"),
+            "window_length, num_sink_tokens: windows of single blocks",
+        )
         if not attention.flag("no_op"):
             groups.append(attention.size("n_heads_in_group"))
         if not ffn.flag("no_op"):
@@ -197,7 +200,7 @@ def _nemotron_nas(c: Config) -> Model:
             ffn.refuse(not number or not 0 < multiple < 1000, f"ffn_mult = {shown(multiple)}")
             # Two thirds of that multiple of the width, gated, rounded up to a multiple of 256.
             sizes.append(-(-int(2 * multiple * hidden / 3) // 256) * 256)
-    c.refuse(not groups or not sizes, "no block with attention, or none with an FFN")
+    c.refuse(not groups or not sizes, "block_configs: no block with attention, or none with an FFN")
     c.refuse(len(set(groups)) != 1 or heads % groups[0], "n_heads_in_group that differs or does not divide the heads")
     c = c.with_keys(num_key_value_heads=heads // groups[0])
     bias = c.flag("attention_bias")

@@ -50,6 +50,7 @@ def _qwen_hybrid(c: Config) -> Model:
 def _kimi_linear(c: Config) -> Model:
     """Kimi Linear and K3: Kimi delta attention between latent attention layers, K3 with latent experts."""
     layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
+    c.refuse(c.flag("tie_word_embeddings"), "tie_word_embeddings: its code has a head of its own")
     told = c.part("linear_attn_config") if c.has("linear_attn_config") else Config(c.where, {})
     kinds = c.kinds("layer_types", allowed=(FULL, LINEAR))
     full, rest = (told.places(key, layers, first=1) for key in ("full_attn_layers", "kda_layers"))
@@ -114,6 +115,9 @@ def _minimax(c: Config) -> Model:
     whole = kinds.count(FULL) if kinds is not None else sum(marks or [])
     c.refuse(c.get("sliding_window"), "sliding_window")
     c.refuse(c.get("shared_intermediate_size"), "shared_intermediate_size: a shared expert")
+    c.refuse(
+        c.get("head_dim") is None and c.size("hidden_size") % heads, "num_attention_heads does not divide hidden_size"
+    )
     size = c.size("head_dim", default=c.size("hidden_size") // heads)
     lightning = {}
     if layers - whole:

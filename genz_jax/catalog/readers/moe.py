@@ -154,19 +154,21 @@ def _mimo_v2(c: Config) -> Model:
     # Its engine counts the tokens before the query only.
     window = c.size("sliding_window") if c.get("sliding_window_size") is None else c.size("sliding_window_size") + 1
 
-    def sizes(prefix: str, kv_heads: int, sinks: bool) -> dict[str, Any]:
-        heads = c.size(f"{prefix}num_attention_heads", "num_attention_heads")
-        kv_heads = c.size(f"{prefix}num_key_value_heads", default=kv_heads)
-        size, value = c.size(f"{prefix}head_dim", "head_dim"), c.size(f"{prefix}v_head_dim", "v_head_dim", "head_dim")
+    kv_heads, parts = c.size("num_key_value_heads"), {}
+    for key in ("num_attention_heads", "head_dim", "v_head_dim"):
+        c.expect(f"swa_{key}", c.size(key))
+    c.expect("swa_num_key_value_heads", 2 * kv_heads)
+
+    def sizes(kv_heads: int, sinks: bool) -> dict[str, Any]:
+        heads, size, value = c.size("num_attention_heads"), c.size("head_dim"), c.size("v_head_dim")
         biases = bias * ((heads + kv_heads) * size + kv_heads * value) + sinks * heads
         return {"heads": heads, "kv_heads": kv_heads, "head_dim": size, "v_head_dim": value, "biases": biases}
 
-    kv_heads, parts = c.size("num_key_value_heads"), {}
     if layers - local:
-        told = sizes("", kv_heads, c.flag("add_full_attention_sink_bias"))
+        told = sizes(kv_heads, c.flag("add_full_attention_sink_bias"))
         parts["attention"] = Attention(layers - local, **told)
     if local:
-        told = sizes("swa_", 2 * kv_heads, c.flag("add_swa_attention_sink_bias", True))
+        told = sizes(2 * kv_heads, c.flag("add_swa_attention_sink_bias", True))
         parts["local_attention"] = LocalAttention(local, window=window, **told)
     words = ("dense", "sparse")
     kinds = c.kinds("mlp_layer_types", allowed=words) or ["dense", *["sparse"] * (layers - 1)]
@@ -195,9 +197,12 @@ def _step3(c: Config) -> Model:
     heads, none = c.size("num_attention_heads"), c.get("attention_other_setting") is None
     other = Config(c.where, {}) if none else c.part("attention_other_setting")
     wide = c.size("num_sliding_attention_heads", default=other.size("num_attention_heads", default=heads))
-    c.refuse(c.flag("attention_bias") or c.flag("mlp_bias"), "biases")
-    c.refuse(other.get("num_attention_groups", default=kv_heads) != kv_heads, "key-value heads that differ")
-    c.refuse(other.get("head_dim", default=size) != size, "head sizes that differ")
+    c.refuse(c.flag("attention_bias") or c.flag("mlp_bias"), "attention_bias, mlp_bias: biases")
+    c.refuse(
+        other.get("num_attention_groups", default=kv_heads) != kv_heads,
+        "attention_other_setting, num_attention_groups: key-value heads that differ",
+    )
+    c.refuse(other.get("head_dim", default=size) != size, "attention_other_setting, head_dim: head sizes that differ")
     parts: dict[str, Any] = {}
     local = kinds.count("sliding_attention")
     if layers - local:
@@ -243,10 +248,16 @@ def _minimax_m3(c: Config) -> Model:
     if kinds is None:
         marks = told.marks("sparse_attention_freq", layers) or [False] * layers
         values = told.marks("sparse_disable_index_value", layers) or marks
-        c.refuse(any(mark and not off for mark, off in zip(marks, values, strict=True)), "an indexer with values")
+        c.refuse(
+            any(mark and not off for mark, off in zip(marks, values, strict=True)),
+            "sparse_disable_index_value: an indexer with values",
+        )
         kinds = ["minimax_m3_sparse" if mark else FULL for mark in marks]
     c.refuse(c.flag("attention_output_gate"), "attention_output_gate")
-    c.refuse(c.get("qk_norm_type", default="per_head") != "per_head", "norms of queries and keys over all heads")
+    c.refuse(
+        c.get("qk_norm_type", default="per_head") != "per_head",
+        "qk_norm_type: norms of queries and keys over all heads",
+    )
     selective = kinds.count("minimax_m3_sparse")
     whole = read_attention(c, layers - selective, qk_norm="head")
     numbers = (c.size("num_attention_heads"), c.size("num_key_value_heads"), size)

@@ -25,10 +25,11 @@ def read_attention(
     heads, hidden = c.size("num_attention_heads"), c.size("hidden_size")
     # Without a class of transformers there is no default to take.
     kv_heads = c.size("num_key_value_heads", default=None if c.known is None else heads)
-    if (given := c.get("head_dim")) is None:
-        c.refuse(hidden % heads, f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
-        given = hidden // heads
-    head_dim = c.size("head_dim", default=given)
+    c.refuse(
+        c.get("head_dim") is None and hidden % heads,
+        f"hidden_size {hidden} is no multiple of num_attention_heads {heads}",
+    )
+    head_dim = c.size("head_dim", default=hidden // heads)
     c.refuse(heads % kv_heads, f"num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}")
     biases = (heads + 2 * kv_heads) * head_dim * qkv_bias + hidden * out_bias + heads * sinks
     gate = heads * head_dim if gated else 0
@@ -95,7 +96,7 @@ def read_windows(
     count = attention_kinds(c, derived, local).count(local)
     if not count:
         return {}
-    c.refuse(c.get(key) is None, f"{key}: none, for {count} layers of {local}")
+    c.refuse(c.get(key) is None, f"{key}: none, for {count} layers of {local} in layer_types")
     return {"local": count, "window": c.size(key)}
 
 
@@ -166,7 +167,9 @@ def read_moe(c: Config, layers: int | None = None, **numbers: Any) -> dict[str, 
         values["top_k"] = c.size("num_experts_per_tok", "top_k_experts", "num_experts_per_token")
     if "intermediate_size" not in values:
         values["intermediate_size"] = c.size("moe_intermediate_size", "intermediate_size")
-    c.refuse(values["top_k"] > values["experts"], f"{values['top_k']} of {values['experts']} experts for each token")
+    c.refuse(
+        values["top_k"] > values["experts"], f"num_experts_per_tok: {values['top_k']} of {values['experts']} experts"
+    )
     return {"moe": MoE(layers, **values)}
 
 

@@ -134,6 +134,7 @@ def _granite_hybrid(c: Config) -> Model:
 
 
 def _nemotron_h(c: Config) -> Model:
+    c.refuse(c.flag("tie_word_embeddings"), "tie_word_embeddings: its code has a head of its own")
     words = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
     given = c.get("layers_block_type")
     if given is None:
@@ -172,7 +173,7 @@ def _nemotron_h(c: Config) -> Model:
             count["moe"],
             intermediate_size=c.size("moe_intermediate_size"),
             in_projections=1,
-            shared_experts=c.size("n_shared_experts", least=0),
+            shared_experts=1,
             shared_intermediate_size=c.size("moe_shared_expert_intermediate_size"),
             latent=LatentExperts(narrow) if (narrow := c.size("moe_latent_size", default=0, least=0)) else None,
         )
@@ -184,6 +185,7 @@ def _nemotron_h(c: Config) -> Model:
 def _zamba(c: Config) -> Model:
     """Zamba 1: Mamba-1 layers and one transformer block whose weights all its places share."""
     layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
+    _one_block(c)
     period, offset = c.size("attn_layer_period"), c.size("attn_layer_offset", least=0)
     kinds = c.kinds("layers_block_type", allowed=("hybrid", LINEAR))
     # The third layer has the first block; the rest of the pattern counts from the fourth on.
@@ -192,6 +194,7 @@ def _zamba(c: Config) -> Model:
     shared = kinds.count("hybrid") if kinds is not None else sum(derived)
     c.refuse(not shared, "layers_block_type without a hybrid layer")
     heads, width = c.size("num_attention_heads"), c.size("attention_hidden_size", default=2 * hidden)
+    c.refuse(width != 2 * hidden, f"attention_hidden_size {width} is not twice hidden_size {hidden}")
     size = c.size("attention_head_dim", default=2 * hidden // heads)
     inner = c.size("mamba_expand") * hidden
     c.refuse(inner % c.size("n_mamba_heads"), "n_mamba_heads does not divide mamba_expand times hidden_size")
@@ -203,9 +206,15 @@ def _zamba(c: Config) -> Model:
     return make_model(c, True, parts, _ssm(c, layers, inner, "mamba_"), projections=after)
 
 
+def _one_block(c: Config) -> None:
+    untied = not c.flag("tie_word_embeddings")
+    c.refuse(untied, "tie_word_embeddings = false: without it the places of a block do not share its weights either")
+
+
 def _zamba2(c: Config) -> Model:
     """Zamba 2: Mamba-2 layers, and transformer blocks that take turns, with adapters for each place they stand in."""
     layers, hidden, heads = c.size("num_hidden_layers"), c.size("hidden_size"), c.size("num_attention_heads")
+    _one_block(c)
     if not c.has("layers_block_type"):  # the published model's, of 54 layers
         between = [LINEAR, *([LINEAR] * 5 + ["hybrid"]) * 7, *[LINEAR] * 4, "hybrid"]
         c = c.with_keys(layers_block_type=[*between, *[LINEAR] * 3, "hybrid", *[LINEAR] * 2])
@@ -219,6 +228,9 @@ def _zamba2(c: Config) -> Model:
     if c.flag("use_shared_attention_adapter"):
         after += [Projection(3 * places, width, rank), Projection(3 * places, rank, width)]
     mamba_heads = c.size("n_mamba_heads")
+    c.refuse(
+        c.size("mamba_expand") * hidden % mamba_heads, "n_mamba_heads does not divide mamba_expand times hidden_size"
+    )
     ssd = _ssd(
         c,
         layers,
@@ -227,7 +239,7 @@ def _zamba2(c: Config) -> Model:
         state=c.size("mamba_d_state"),
         groups=c.size("mamba_ngroups"),
         width=c.size("mamba_d_conv"),
-        conv=c.flag("use_conv_bias"),
+        conv=True,
         bias=False,
     )
     parts = {
