@@ -720,3 +720,38 @@ def test_layers_are_in_the_order_of_the_config():
     window = hybrid(attention=Attention(4, 8, 8, 64), local_attention=LocalAttention(4, 8, 8, 64), ffn=FFN(8, 1024))
     words = ["sliding_attention", "full_attention"] * 4
     assert mixer_kinds(window, {"layer_types": words}) == [["local_attention"], ["attention"]] * 4
+
+
+JUNK = (None, True, 0, -1, 3.5, 10**30, "", "x", "re:(", "*[", [], [None], ["x"], ["re:["], {}, {"a": None}, [[1]], "4")
+
+
+def places(value, path=()):
+    """Paths of all values inside a JSON value, the first few of a list."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:4]) if isinstance(value, list) else ()
+    for key, inner in inside:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+def test_changed_configs_are_read_or_refused_in_a_line(tmp_path):
+    """Of 200 configs with a value of another kind, none ends in anything but a text or a line that names the file."""
+    known = [(c, told) for table in (GROUPS, UNIFORM, WEIGHTS, QUARK) for c, told, _ in table.values() if told]
+    known += [(config, {"quant_method": "modelopt", **told}) for config, told, _ in MODELOPT.values()]
+    rng = random.Random(20261126)
+    read = 0
+    for _ in range(200):
+        config, told = rng.choice(known)
+        changed = json.loads(json.dumps(told))
+        *outer, last = rng.choice(list(places(changed)))
+        inner = changed
+        for key in outer:
+            inner = inner[key]
+        inner[last] = rng.choice(JUNK)
+        try:
+            read += text(tmp_path, config, changed) is not None
+        except ValueError as error:
+            message = str(error)
+            assert len(message) <= 300
+            assert "\n" not in message
+            assert "config.json" in message
+    assert read >= 60  # 30 %

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genz_jax.catalog.quantization.modules import Module
-from genz_jax.catalog.quantization.names import Names, compiled
+from genz_jax.catalog.quantization.names import Names, Patterns, compiled
 from genz_jax.catalog.quantization.scheme import (
     PLAIN,
     Format,
@@ -92,7 +92,8 @@ class _Group:
         self.label = label
         targets = names_of(inside, given, "targets") or ["Linear"]
         self.kinds = _kinds_of_classes(targets)
-        self.patterns = [compiled(where, name[3:]) for name in targets if name.startswith("re:")]
+        regular = [name for name in targets if name.startswith("re:")]
+        self.patterns = Patterns(regular, [compiled(where, name[3:]) for name in regular])
         rest = [name for name in targets if not name.startswith("re:") and name.lower() not in _CLASSES]
         if classes := [name for name in rest if "." not in name and re.match(r"[A-Z]", name)]:
             raise fail(
@@ -109,7 +110,7 @@ class _Group:
         return module in self.names
 
     def by_pattern(self, module: Module) -> bool:
-        return any(pattern.match(name) for pattern in self.patterns for name in module.full_names())
+        return self.patterns.match(module)
 
     def by_class(self, module: Module) -> bool:
         return module.kind in self.kinds

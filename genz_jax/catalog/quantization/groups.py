@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from genz_jax.catalog.quantization.modules import Module
-from genz_jax.catalog.quantization.names import Names, compiled
+from genz_jax.catalog.quantization.names import Names, Patterns, compiled
 from genz_jax.catalog.quantization.scheme import (
     PLAIN,
     Format,
@@ -57,13 +57,13 @@ def read_gptq(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
         if sign == "+" and not isinstance(changes, Mapping):
             raise fail(inside, f"{str(changes)[:40]}: must be an object")
         format = PLAIN if sign == "-" else _gptq_format(inside, {**told, **(changes or {})})
-        rules.append((compiled(where, rest), format))
+        rules.append((Patterns([rest], [compiled(where, rest)]), format))
     left_out = Names(where, names_of(where, told, "modules_to_not_convert"))
     left_out.check_experts(experts)
 
     def format_of(module: Module) -> Format:
         for pattern, format in rules:
-            if any(pattern.match(name) for name in module.full_names()):
+            if pattern.match(module):
                 return format if module.kind != "embedding" else PLAIN
         if module.kind in ("head", "embedding") or module in left_out:
             return head if module.kind == "head" else PLAIN

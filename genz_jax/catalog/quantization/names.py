@@ -12,6 +12,37 @@ _REGULAR = re.compile(r"[\\^$(|+]")
 _EXPERT = re.compile(r"(?<=experts\.)[0-9]+(?=\.)")
 
 
+class Patterns:
+    """Regular expressions and parts of names, to ask whether one is in a module's name."""
+
+    def __init__(self, sources: Iterable[str], patterns: Iterable[re.Pattern[str]], parts: Iterable[str] = ()):
+        """Take them together.
+
+        Args:
+            sources: what the expressions are made of; without a digit, all layers alike have one answer.
+            patterns: expressions that match from the start of a name.
+            parts: words of a name that follow each other, such as `mlp.gate`.
+        """
+        self.patterns, self.parts = list(patterns), set(parts)
+        self.alike = not any(re.search("[0-9]", source) for source in (*sources, *self.parts))
+        self.known: dict[str, bool] = {}
+
+    def match(self, module: Module) -> bool:
+        if not self.patterns and not self.parts:
+            return False
+        key = re.sub("[0-9]+", "", module.names[0], count=1) if self.alike else module.names[0]
+        if key not in self.known:
+            self.known[key] = any(self._has(name) for name in module.names) or any(
+                pattern.match(name) for name in module.full_names() for pattern in self.patterns
+            )
+        return self.known[key]
+
+    def _has(self, name: str) -> bool:
+        words = name.split(".") if self.parts else []
+        ends = range(1, len(words) + 1)
+        return any(".".join(words[start:end]) in self.parts for end in ends for start in range(end))
+
+
 class Names:
     """A list of names, to ask whether it has a module.
 
@@ -32,44 +63,43 @@ class Names:
             ValueError: no regular expression after `re:`.
         """
         self.where = where
-        self.literals: set[str] = set()
-        self.patterns: list[re.Pattern[str]] = []
+        self.modules: set[str] = set()
+        patterns: list[re.Pattern[str]] = []
+        sources: list[str] = []
         starts: list[str] = []
-        globs: list[str] = []
+        parts: list[str] = []
         for entry in dict.fromkeys(entries):
-            if entry.startswith("re:"):
-                self.patterns.append(compiled(where, entry[3:]))
-            elif _REGULAR.search(entry):
-                self.patterns.append(compiled(where, rf"(?:{entry})(?:\.|$)"))
+            if entry.startswith("re:") or _REGULAR.search(entry):
+                whole = entry.startswith("re:")
+                patterns.append(compiled(where, entry[3:] if whole else rf"(?:{entry})(?:\.|$)"))
+                sources.append(entry)
             elif not _WILD.search(entry):
-                self.literals.add(from_layer_on(entry).removesuffix(".weight"))
+                name = from_layer_on(entry).removesuffix(".weight")
+                (self.modules.add if name.startswith("layers.") else parts.append)(name)
             elif not _WILD.search(entry[:-1]) and entry.endswith("*") and "layers." in entry:
                 starts.append(from_layer_on(entry[:-1]))
             else:
-                globs.append(fnmatch.translate(entry))
-                globs.append(fnmatch.translate(f"{entry}.*"))
+                patterns += [re.compile(fnmatch.translate(glob)) for glob in (entry, f"{entry}.*")]
+                sources.append(entry)
         self.starts = tuple(starts)
-        if globs:
-            self.patterns.append(re.compile("|".join(globs)))
+        self.patterns = Patterns(sources, patterns, parts)
 
     def __contains__(self, module: Module) -> bool:
-        return any(self._has(name) for name in module.names) or (
-            bool(self.patterns) and any(p.match(name) for p in self.patterns for name in module.full_names())
-        )
+        return any(self._has(name) for name in module.names) or self.patterns.match(module)
 
     def _has(self, name: str) -> bool:
+        """The name or a module around it is listed with its layer."""
         if self.starts and name.startswith(self.starts):
             return True
-        if not self.literals:
+        if not self.modules:
             return False
-        parts = name.split(".")
-        ends = range(1, len(parts) + 1)
-        return any(".".join(parts[start:end]) in self.literals for end in ends for start in range(end))
+        words = name.split(".")
+        return any(".".join(words[:end]) in self.modules for end in range(2, len(words) + 1))
 
     def check_experts(self, experts: float) -> None:
         """Raise ValueError where some experts of a layer are listed and others are not."""
         listed: dict[str, set[str]] = {}
-        for name in self.literals:
+        for name in self.modules:
             if found := _EXPERT.search(name):
                 listed.setdefault(_EXPERT.sub("*", name), set()).add(found[0])
         for name, numbers in listed.items():
