@@ -88,7 +88,7 @@ def facts() -> dict[str, dict[str, Any]]:
             found[kind]["names"] = names
         if kind in models:
             found[kind]["models"] = sorted(name for name in models[kind] if not name.endswith("Config"))
-        if text:
+        if spec and text:
             found[kind]["text"] = text
             found[kind]["any_text"] = not issubclass(spec.config_class, transformers.PreTrainedConfig)
             found[kind]["tied_by_text"] = _tied_by_text(cls, text)

@@ -194,13 +194,16 @@ def test_patterns_that_no_list_names(tmp_path, values, full, local, window):
 def test_absent_keys_have_the_defaults_of_the_class(tmp_path):
     mistral = {**LLAMA, "model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None}
     del mistral["num_key_value_heads"]
-    assert float(read(tmp_path, mistral).attention.kv_heads) == 8
+    attention = read(tmp_path, mistral).attention
+    assert attention is not None
+    assert float(attention.kv_heads) == 8
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
     whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
     model = read(tmp_path, whole)
     assert float(gz.parameter_count(model).total) == 3_880_263_168  # Gemma 3 4B without its vision part
-    assert [float(value) for value in (model.attention.heads, model.attention.kv_heads)] == [8, 4]
-    assert float(model.attention.head_dim) == 256
+    part = model.attention
+    assert part is not None
+    assert [float(value) for value in (part.heads, part.kv_heads, part.head_dim)] == [8, 4, 256]
 
 
 def test_a_text_part_is_tied_as_its_whole_says(tmp_path):
