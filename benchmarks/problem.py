@@ -19,13 +19,14 @@ import genz_jax as gz
 from genz_jax import labels
 from genz_jax.assumptions import genz
 from genz_jax.evaluate import Case, slim
+from genz_jax.execute import forward_pass
 from genz_jax.explore.blocks import axis_order
 from genz_jax.inputs import read_case
 from genz_jax.machine.network import network_time
 from genz_jax.machine.roofline import Speeds
 from genz_jax.parity.cases import GIB, read_cards, read_model
 from genz_jax.specs import UNLIMITED
-from genz_jax.stages import forward_pass, prepare
+from genz_jax.stages import prepare
 from genz_jax.work.operators import COLLECTIVES
 from genz_jax.work.stages import decode_step, prefill_step
 

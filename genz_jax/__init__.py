@@ -55,6 +55,7 @@ from genz_jax.specs import (
     Compressor as Compressor,
     DecodeChunk as DecodeChunk,
     DeltaNet as DeltaNet,
+    Engine as Engine,
     Indexer as Indexer,
     LatentAttention as LatentAttention,
     LatentExperts as LatentExperts,

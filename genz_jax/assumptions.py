@@ -39,6 +39,8 @@ class Assumptions:
             position (work/footprint.py).
         cache_block: tokens of a block of the paged KV cache (arXiv 2309.06180), to which the cache of a sequence is
             rounded up; 1 for none (work/footprint.py, `cache_holders`).
+        prefill: `bounded` by the engine's tokens per step, in several passes; or `whole`, all prompts in one pass
+            (work/passes.py).
         memory_of: what a device must hold. `engine`: weights, cache, peak of activations and buffers of collectives,
             within what the runtime's reserve leaves. `published`: weights and cache, within the capacity
             (work/footprint.py, machine/memory.py).
@@ -77,6 +79,7 @@ class Assumptions:
     beams_share_queries: bool = False
     cache_of: Literal["batch", "micro-batch"] = "batch"
     cache_block: int = 16
+    prefill: Literal["bounded", "whole"] = "bounded"
     memory_of: Literal["engine", "published"] = "engine"
     pipeline: Literal["scheduled", "published"] = "scheduled"
     sparse_attention: bool = True
@@ -93,6 +96,7 @@ class Assumptions:
             "experts": ("expected", "routed", "published"),
             "decode_position": ("mean", "last"),
             "cache_of": ("batch", "micro-batch"),
+            "prefill": ("bounded", "whole"),
             "memory_of": ("engine", "published"),
             "pipeline": ("scheduled", "published"),
             "energy_of": ("all devices", "one device"),
@@ -129,6 +133,7 @@ genz = Assumptions(
     beams_share_queries=True,
     cache_of="micro-batch",
     cache_block=1,
+    prefill="whole",
     memory_of="published",
     pipeline="published",
     sparse_attention=False,

@@ -12,7 +12,7 @@ from genz_jax.evaluate import DETAILED, Case, compiled, evaluate, slim
 from genz_jax.explore.sweep import ask
 from genz_jax.inputs import read_case
 from genz_jax.results import Result
-from genz_jax.specs import Model, Parallelism, Platform, Precision, Speculation, Workload
+from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stages import as_arrays
 from genz_jax.work.mapping import REASONS, Reason, mapping_reason
 from genz_jax.work.step import Deployment
@@ -26,6 +26,7 @@ def estimate(
     precision: str | Precision | None = None,
     *,
     speculation: Speculation | None = None,
+    engine: Engine | None = None,
     stage: str = "request",
     assumptions: str | Assumptions = "default",
     operators: bool = False,
@@ -40,6 +41,7 @@ def estimate(
         precision: a format such as "fp8" or "int4-bf16", or a `gz.Precision`; by default that of the model's
             checkpoint, else bf16.
         speculation: the draft model and its use, for the speculative stages and for requests.
+        engine: what bounds a forward pass; by default `gz.Engine()`.
         stage: request, prefill, decode, chunked, memory, speculative_prefill or speculative_decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         operators: figures of every operator too.
@@ -58,7 +60,7 @@ def estimate(
         >>> r.bound
         'network'
     """
-    case, names = read_case(model, platform, workload, parallelism, precision, speculation)
+    case, names = read_case(model, platform, workload, parallelism, precision, speculation, engine)
     if axes := labels.axes_of(case):
         raise ValueError(f"{next(iter(axes))} is an axis: estimate takes one point; use gz.sweep for axes and lists")
     labels.refuse_bare_arrays(case)

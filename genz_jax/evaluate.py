@@ -16,7 +16,7 @@ from genz_jax.axes import Axis
 from genz_jax.caches import QUESTIONS, Compiled
 from genz_jax.fields import near
 from genz_jax.results import Result
-from genz_jax.specs import Model, Parallelism, Platform, Precision, Speculation, Workload
+from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.units import brief
 
 STAGES = {
@@ -43,6 +43,7 @@ class Case(eqx.Module):
     parallelism: Parallelism
     precision: Precision
     speculation: Speculation | None = None
+    engine: Engine | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +87,16 @@ def evaluate(case: Case, question: Question) -> Result:
     if question.stage.startswith("speculative"):
         if case.speculation is None:
             raise ValueError(f"stage {question.stage!r} needs speculation=gz.Speculation(draft, tokens, acceptance)")
-        result = function(*arguments, case.speculation, *spread)
+        result = function(*arguments, case.speculation, *spread, engine=case.engine)
     elif case.speculation is not None and question.stage == "request":
-        result = speculative.speculative_request(*arguments, case.speculation, *spread)
+        result = speculative.speculative_request(*arguments, case.speculation, *spread, engine=case.engine)
     elif case.speculation is not None:
         raise ValueError(
             f"stage {question.stage!r} takes no speculation; use 'request', 'speculative_decode' or '…_prefill'"
         )
     else:
         details = {"details": question.operators} if question.stage in DETAILED else {}
-        result = function(*arguments, *spread, **details)
+        result = function(*arguments, *spread, **details, engine=case.engine)
     return _keep(result, question)
 
 
@@ -138,11 +139,25 @@ def _strip(result: Result, wanted: tuple[str, ...] | None, question: Question, p
 
 
 def slim(case: Case) -> Case:
-    """The case without context parallelism where its size is just 1, so that its operators are not compiled."""
+    """The case without what costs compilation and time and changes nothing.
+
+    That is context parallelism of size 1, and a second kind of prefill pass where all prompts fit into one.
+    """
     cp = case.parallelism.cp
-    if cp is None or isinstance(cp, Axis | Tracer) or np.any(np.asarray(cp) != 1):
-        return case
-    return dataclasses.replace(case, parallelism=case.parallelism.replace(cp=None))
+    if not (cp is None or isinstance(cp, Axis | Tracer) or np.any(np.asarray(cp) != 1)):
+        case = dataclasses.replace(case, parallelism=case.parallelism.replace(cp=None))
+    if case.engine is not None and _single_pass(case, case.engine):
+        case = dataclasses.replace(case, engine=case.engine.replace(single_pass=True))
+    return case
+
+
+def _single_pass(case: Case, engine: Engine) -> bool:
+    """No prefill of the case has more tokens than a step of the engine takes."""
+    sizes = (case.workload.batch, case.workload.input_tokens, case.parallelism.dp, engine.tokens_per_step)
+    if any(isinstance(size, Tracer) for size in sizes):
+        return False
+    batch, tokens, replicas, limit = (np.asarray(size.values if isinstance(size, Axis) else size) for size in sizes)
+    return bool(batch.max() * tokens.max() / replicas.min() <= limit.min())
 
 
 @functools.lru_cache(maxsize=QUESTIONS)

@@ -13,7 +13,7 @@ from genz_jax.axes import Axis
 from genz_jax.catalog import checkpoints
 from genz_jax.evaluate import Case
 from genz_jax.fields import Spec, shared
-from genz_jax.specs import TENSORS, Model, Parallelism, Platform, Precision, Speculation, Workload
+from genz_jax.specs import TENSORS, Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stack import stack
 from genz_jax.units import brief
 
@@ -127,6 +127,7 @@ def read_case(
     parallelism: ParallelismLike | None,
     precision_: PrecisionLike | None,
     speculation: Speculation | None,
+    engine: Engine | None = None,
 ) -> tuple[Case, dict[str, str]]:
     """The case that was asked for.
 
@@ -137,6 +138,7 @@ def read_case(
         parallelism: one or several; by default one device.
         precision_: one or several; by default that of the model's checkpoint, along the models where theirs differ.
         speculation: the draft model and its use, for the speculative stages.
+        engine: what bounds a pass of prefill; by default `Engine()`.
 
     Returns:
         The case, whose lists have become axes, and what to call its parts.
@@ -165,7 +167,10 @@ def read_case(
         _refuse_without_module(parts["model"][0], parts["model"][1] or [names["model"] or "the model"])
     if speculation is not None:
         names["draft"] = "multi-token prediction" if speculation.draft is None else _shown(speculation.draft)
-    return Case(**{what: spec for what, (spec, _) in parts.items()}, speculation=speculation), names
+    if engine is not None and not isinstance(engine, Engine):
+        raise ValueError(f"engine = {engine!r}: must be a gz.Engine(tokens_per_step)")
+    engine = Engine() if engine is None else engine
+    return Case(**{what: spec for what, (spec, _) in parts.items()}, speculation=speculation, engine=engine), names
 
 
 def _refuse_without_module(model: Model, names: list[str]) -> None:

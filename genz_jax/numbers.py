@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from genz_jax.fields import Spec, near
 from genz_jax.specs import LINK_ALIASES
 
-SPECS = ("platform", "workload", "parallelism", "model", "precision", "speculation")
+SPECS = ("platform", "workload", "parallelism", "model", "precision", "speculation", "engine")
 """Specs of a case, in the order in which a name is looked for."""
 
 _SHORT = {path: alias for alias, path in LINK_ALIASES.items()}

@@ -215,7 +215,7 @@ class SpeculativeResult(Result):
     latency: Number = figure(units.SECOND, "latency of one step: drafting and verification, or both prefills")
     batch_time: Number = figure(units.SECOND, "time of a step of the whole batch")
     throughput: Number = figure(units.ONE, "completions per second")
-    tokens_per_step: Number = figure(units.TOKEN, "expected tokens of a step")
+    expected_tokens: Number = figure(units.TOKEN, "expected tokens of a step")
     draft_time: Number = figure(units.SECOND, "time of the draft model")
     full_time: Number = figure(units.SECOND, "time of the full model")
     weights: Number = figure(units.BYTE, "weights per device, both models")

@@ -7,31 +7,31 @@ import jax
 import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions, default as default_assumptions
+from genz_jax.execute import all_of, computed_once, forward_pass, run
 from genz_jax.fields import Number
 from genz_jax.machine.memory import capacity_check, excess, usable_memory
 from genz_jax.machine.roofline import Speeds, native_format
 from genz_jax.mtp import prediction_module
 from genz_jax.results import RequestResult, SpeculativeDecodeResult, SpeculativePrefillResult
-from genz_jax.specs import Model, Parallelism, Platform, Precision, Speculation, Workload
+from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stages import (
     as_arrays,
     batch_energy,
-    computed_once,
     fill_and_drain,
-    forward_pass,
     known_where,
     prepare,
     reason_code,
     replica_devices,
-    run,
     served,
     steady_time,
+    through,
 )
 from genz_jax.work.footprint import Footprint, activations, footprint
 from genz_jax.work.mapping import Reason, mapping_reason
 from genz_jax.work.operators import Operator
-from genz_jax.work.stages import decode_step, forward, prefill_step, replica_batch, verify_step
-from genz_jax.work.step import Deployment, Step
+from genz_jax.work.passes import Passes, once, prefill_passes
+from genz_jax.work.stages import decode_step, forward, replica_batch, verify_step
+from genz_jax.work.step import Deployment
 
 
 class Turn(eqx.Module):
@@ -39,15 +39,15 @@ class Turn(eqx.Module):
 
     Attributes:
         model: the model.
-        step: its pass.
-        count: times that it runs.
+        passes: its passes and how often each runs; the first has most tokens.
+        count: times that they all run.
         holders: the operators whose data it holds; by default those of the pass.
         shares_embedding: embedding and head are the other model's.
         copies: models of that kind that are held.
     """
 
     model: Model
-    step: Step
+    passes: Passes
     count: Number = 1.0
     holders: tuple[Operator, ...] | None = None
     shares_embedding: bool = eqx.field(static=True, default=False)
@@ -80,6 +80,7 @@ def speculative_decode(
     parallelism: Parallelism | None = None,
     precision: Precision | None = None,
     assumptions: Assumptions = default_assumptions,
+    engine: Engine | None = None,
 ) -> SpeculativeDecodeResult:
     """Figures of a step of speculative decoding (arXiv 2211.17192): n draft steps, then one verification pass.
 
@@ -94,16 +95,19 @@ def speculative_decode(
         parallelism: how both models are spread; by default on one device.
         precision: number formats; by default bf16.
         assumptions: which physics counts.
+        engine: what bounds a pass; by default nothing does.
     """
-    model, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions)
+    model, platform, workload, deployment = prepare(
+        model, platform, workload, parallelism, precision, assumptions, engine
+    )
     speculation = as_arrays(speculation)
     tokens = expected_tokens(speculation.tokens, speculation.acceptance, assumptions.bonus_token)
     full_held = forward(model, decode_step(workload, deployment), deployment)
     draft, shares, copies = drafting(model, speculation)
     return take_turns(
         SpeculativeDecodeResult,
-        Turn(model, verify_step(workload, speculation.tokens, deployment), 1.0, full_held),
-        Turn(draft, decode_step(workload, deployment), speculation.tokens, None, shares, copies),
+        Turn(model, once(verify_step(workload, speculation.tokens, deployment)), 1.0, full_held),
+        Turn(draft, once(decode_step(workload, deployment)), speculation.tokens, None, shares, copies),
         platform,
         workload,
         deployment,
@@ -119,20 +123,21 @@ def speculative_request(
     parallelism: Parallelism | None = None,
     precision: Precision | None = None,
     assumptions: Assumptions = default_assumptions,
+    engine: Engine | None = None,
 ) -> RequestResult:
     """Figures of serving a batch of requests whose decoding is speculative.
 
     TTFT is the time of the prefill of both models. A step gives t tokens in the mean, so that TPOT = step time/t, and
     the end-to-end latency is TTFT + n·TPOT as in `stages.request`. Arguments as for `speculative_decode`.
     """
-    options = (model, platform, workload, speculation, parallelism, precision, assumptions)
+    options = (model, platform, workload, speculation, parallelism, precision, assumptions, engine)
     first, rest = speculative_prefill(*options), speculative_decode(*options)
-    _, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions)
+    _, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions, engine)
     return served(
         first,
         rest,
-        rest.batch_time / rest.tokens_per_step,
-        rest.energy / rest.tokens_per_step,
+        rest.batch_time / rest.expected_tokens,
+        rest.energy / rest.expected_tokens,
         native_format(platform, deployment.precision.compute)[0],
         platform,
         workload,
@@ -148,19 +153,22 @@ def speculative_prefill(
     parallelism: Parallelism | None = None,
     precision: Precision | None = None,
     assumptions: Assumptions = default_assumptions,
+    engine: Engine | None = None,
 ) -> SpeculativePrefillResult:
     """Figures of the prefill of speculative decoding: both models process the prompts, one after the other.
 
     Arguments as for `speculative_decode`.
     """
-    model, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions)
+    model, platform, workload, deployment = prepare(
+        model, platform, workload, parallelism, precision, assumptions, engine
+    )
     speculation = as_arrays(speculation)
-    step = prefill_step(workload, deployment)
+    passes = prefill_passes(workload, deployment)
     draft, shares, copies = drafting(model, speculation)
     return take_turns(
         SpeculativePrefillResult,
-        Turn(model, step),
-        Turn(draft, step, 1.0, None, shares, copies),
+        Turn(model, passes),
+        Turn(draft, passes, 1.0, None, shares, copies),
         platform,
         workload,
         deployment,
@@ -182,8 +190,9 @@ def _held(turn: Turn, workload: Workload, deployment: Deployment, ops: tuple[Ope
         norms = turn.model.final_norms * turn.model.hidden_size * deployment.precision.embedding
         own = {"embedding": 0.0 * norms, "head": norms}
         holders = tuple(eqx.tree_at(lambda o: o.stored, op, own[op.name]) if op.name in own else op for op in holders)
-    held = footprint(turn.model, workload, turn.step, deployment, holders)
-    working = activations(turn.model, turn.step, deployment, ops)
+    widest = turn.passes[0][0]
+    held = footprint(turn.model, workload, widest, deployment, holders)
+    working = activations(turn.model, widest, deployment, ops)
     copied = (held.weights * turn.copies, held.kv_cache * turn.copies, *working)
     return eqx.tree_at(lambda f: (f.weights, f.kv_cache, f.activations, f.buffers), held, copied)
 
@@ -205,9 +214,9 @@ def take_turns(
     passes, held = [], []
     mapping: Number = jnp.int8(Reason.feasible)
     for turn in (full, draft):
-        work, ops = forward_pass(turn.model, turn.step, deployment)
-        passes.append((work, turn.count))
-        held.append(_held(turn, workload, deployment, ops))
+        works = [forward_pass(turn.model, step, deployment) for step, _ in turn.passes]
+        passes.append(([work for work, _ in works], [count * turn.count for _, count in turn.passes]))
+        held.append(_held(turn, workload, deployment, works[0][1]))
         one = mapping_reason(turn.model, deployment, workload)
         mapping = jnp.where(mapping > 0, mapping, one)
     held, mapping = computed_once((held, mapping))
@@ -222,23 +231,27 @@ def take_turns(
         need, limit = need * parallelism.pp, limit * parallelism.pp
     fits, offloads, bandwidth = capacity_check(need, limit, platform, usable)
     speeds = Speeds.of(platform, deployment.precision, bandwidth)
-    parts = [run(work, speeds, platform, assumptions).times(count) for work, count in passes]
+    times = [[run(work, speeds, platform, assumptions) for work in works] for works, _ in passes]
+    parts = [all_of(one, counts) for one, (_, counts) in zip(times, passes, strict=True)]
     totals = parts[0].plus(parts[1])
+    latency = totals.latency
     reason = reason_code(mapping, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value
     known = known_where(feasible, assumptions)
     if assumptions.pipeline == "published":
-        micro = jnp.floor(replica_batch(workload, deployment) / full.step.sequences)
+        micro = jnp.floor(replica_batch(workload, deployment) / full.passes[0][0].sequences)
         batch_time = totals.latency * ((micro - 1.0) / parallelism.pp + 1.0)
-    elif full.step.mode == "prefill":
-        batch_time = fill_and_drain(totals.latency, workload, deployment)
+    elif full.passes[0][0].mode == "prefill":
+        last = times[0][-1].latency + times[1][-1].latency
+        latency = through(totals.latency, last, deployment)
+        batch_time = fill_and_drain(totals.latency, last, workload, deployment)
     else:
         batch_time = steady_time(totals.latency, workload, deployment)
     return result(
-        latency=known(totals.latency),
+        latency=known(latency),
         batch_time=known(batch_time),
         throughput=known(workload.batch * tokens / batch_time),
-        tokens_per_step=jnp.asarray(tokens),
+        expected_tokens=jnp.asarray(tokens),
         draft_time=known(parts[1].latency),
         full_time=known(parts[0].latency),
         weights=both.weights,

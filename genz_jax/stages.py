@@ -4,19 +4,20 @@ Every function here is pure: specs of arrays in, a result of arrays out, for `ja
 numbers broadcast together. Labels, checks of values and messages to people are a layer above.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions, default as default_assumptions
+from genz_jax.execute import Totals, all_of, computed_once, forward_pass, run, weighted
 from genz_jax.fields import Number
 from genz_jax.machine.energy import energy
 from genz_jax.machine.memory import capacity_check, excess, usable_memory
 from genz_jax.machine.network import too_small
-from genz_jax.machine.roofline import Load, OperatorTime, Speeds, load, native_format, operator_time
+from genz_jax.machine.roofline import OperatorTime, Speeds, native_format
 from genz_jax.results import (
     Bound,
     ChunkedResult,
@@ -27,18 +28,17 @@ from genz_jax.results import (
     SpeculativeResult,
     StageResult,
 )
-from genz_jax.specs import Model, Parallelism, Platform, Precision, Workload
-from genz_jax.work.footprint import footprint, sum_over
+from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Workload
+from genz_jax.work.footprint import footprint
 from genz_jax.work.mapping import Reason, first_reason, mapping_reason
-from genz_jax.work.operators import COLLECTIVES, COMPONENTS, Operator
+from genz_jax.work.operators import COLLECTIVES, Operator
+from genz_jax.work.passes import Passes, once, prefill_passes
 from genz_jax.work.stages import (
     chunked_step,
     decode_step,
-    forward,
     micro_batches,
-    prefill_step,
 )
-from genz_jax.work.step import Deployment, Step
+from genz_jax.work.step import Deployment
 
 Tree = TypeVar("Tree")
 
@@ -46,126 +46,6 @@ Tree = TypeVar("Tree")
 def as_arrays(tree: Tree) -> Tree:
     """All numbers of specs as arrays of JAX's default float type."""
     return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(float)), tree)
-
-
-class Pass(eqx.Module):
-    """The work of one forward pass, as the machine sees it: small arrays that do not depend on a platform."""
-
-    ops: tuple[Operator, ...]
-    loads: tuple[Load, ...]
-    flops: Number
-    traffic: Number
-
-
-def forward_pass(model: Model, step: Step, deployment: Deployment) -> tuple[Pass, tuple[Operator, ...]]:
-    ops = forward(model, step, deployment)
-    slim = tuple(
-        Operator(
-            op.name,
-            op.kind,
-            op.component,
-            op.on_chip,
-            op.operand,
-            repeats=op.repeats,
-            message=op.message,
-            ranks=op.ranks,
-            stride=op.stride,
-            hides=op.hides,
-        )
-        for op in ops
-    )
-    loads = tuple(load(op, deployment.assumptions) for op in ops)
-    traffic = sum_over(ops, "input") + sum_over(ops, "weight") + sum_over(ops, "output")
-    return computed_once(Pass(slim, loads, sum_over(ops, "flops"), traffic)), ops
-
-
-def computed_once(tree: Tree) -> Tree:
-    """Keep the compiler from fusing small arrays into the large ones, where it would compute them for every point."""
-    return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, tree))
-
-
-class Totals(eqx.Module):
-    """Sums over the operators of a pass; `bound` has the latency of the operators that wait for each resource."""
-
-    latency: Number
-    compute: Number
-    memory: Number
-    network: Number
-    peak_compute: Number
-    peak_memory: Number
-    bound: tuple[Number, Number, Number]
-    breakdown: dict[str, Number]
-    operators: tuple[OperatorTime, ...]
-
-    def times(self, factor: Number) -> "Totals":
-        """The sums of `factor` such passes."""
-        return jax.tree.map(lambda x: x * factor, self)
-
-    def plus(self, other: "Totals") -> "Totals":
-        """The sums of this pass and another, without the single operators."""
-        mine, theirs = (eqx.tree_at(lambda t: t.operators, t, ()) for t in (self, other))
-        return jax.tree.map(jnp.add, mine, theirs)
-
-    @property
-    def bound_code(self) -> jax.Array:
-        """Code of the resource with the largest share."""
-        compute, memory, network = self.bound
-        code = jnp.where(memory > compute, jnp.int8(Bound.memory), jnp.int8(Bound.compute))
-        return jnp.where(network > jnp.maximum(compute, memory), jnp.int8(Bound.network), code)
-
-
-def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions) -> Totals:
-    times: dict[str, OperatorTime] = {}
-    # By kind of operator, since each of these sums depends on fewer axes than all together.
-    kinds = ("roofline", "vector", "network")
-    apart: dict[str, dict[str, Number]] = {name: dict.fromkeys(kinds, 0.0) for name in ("latency", "compute", "memory")}
-    network: Number = 0.0
-    peak_compute: Number = 0.0
-    moved: Number = 0.0
-    bound: list[Number] = [0.0, 0.0]
-    breakdown: dict[str, Number] = dict.fromkeys(COMPONENTS, 0.0)
-    for op, asked in zip(work.ops, work.loads, strict=True):
-        time = operator_time(op, asked, speeds, platform, assumptions)
-        if op.hides:
-            time = _beside(time, [times[name].latency for name in op.hides], op.ranks)
-        times[op.name] = time
-        kind = "network" if op.kind in COLLECTIVES else "vector" if op.kind == "vector" else "roofline"
-        for name, sums in apart.items():
-            sums[kind] = sums[kind] + getattr(time, name)
-        network = network + time.network
-        peak_compute = peak_compute + asked.flops * speeds.flop[op.operand]
-        moved = moved + asked.bytes + asked.onchip_bytes
-        breakdown[op.component] = breakdown[op.component] + time.latency
-        if kind == "roofline":
-            by_memory = time.memory >= time.compute
-            bound[Bound.compute] = bound[Bound.compute] + jnp.where(by_memory, 0.0, time.latency)
-            bound[Bound.memory] = bound[Bound.memory] + jnp.where(by_memory, time.latency, 0.0)
-    latency, compute, memory = (sums["roofline"] + (sums["vector"] + sums["network"]) for sums in apart.values())
-    waits = (bound[Bound.compute], bound[Bound.memory] + apart["latency"]["vector"], apart["latency"]["network"])
-    # One by one, so that what is not asked for is dropped; each would else be computed anew for every figure of it.
-    latency, compute, memory, network, *bound = [
-        computed_once(total) for total in (latency, compute, memory, network, *waits)
-    ]
-    return Totals(
-        latency,
-        compute,
-        memory,
-        network,
-        peak_compute,
-        moved * speeds.byte,
-        (bound[0], bound[1], bound[2]),
-        breakdown,
-        tuple(times.values()),
-    )
-
-
-def _beside(time: OperatorTime, others: list[Number], ranks: Number) -> OperatorTime:
-    """A ring that runs beside other operators: only what is longer than (n − 1)/n of their time adds to the latency."""
-    busy: Number = 0.0
-    for other in others:
-        busy = busy + other
-    exposed = jnp.maximum(time.network - busy * (ranks - 1.0) / ranks, 0.0)
-    return OperatorTime(time.compute, time.memory, time.network, exposed)
 
 
 Inputs = tuple[Model, Platform, Workload, Deployment]
@@ -178,12 +58,13 @@ def prepare(
     parallelism: Parallelism | None,
     precision: Precision | None,
     assumptions: Assumptions,
+    engine: Engine | None = None,
 ) -> Inputs:
     """The arguments of a stage as arrays, with the deployment that they make; by default one device and bf16."""
     spread = Parallelism() if parallelism is None else parallelism
     formats = Precision() if precision is None else precision
     model, platform, workload, spread, formats = as_arrays((model, platform, workload, spread, formats))
-    return model, platform, workload, Deployment(spread, formats, assumptions)
+    return model, platform, workload, Deployment(spread, formats, assumptions, as_arrays(engine))
 
 
 def replica_devices(deployment: Deployment) -> Number:
@@ -211,11 +92,25 @@ def known_where(feasible: Number, assumptions: Assumptions) -> Callable[[Number]
     return lambda value: jnp.where(feasible, value, jnp.nan)
 
 
-def fill_and_drain(latency: Number, workload: Workload, deployment: Deployment) -> Number:
-    """Time until a replica's last micro-batch has left the pipeline: latency · (1 + (m − 1)/pp)."""
+def through(total: Number, last: Number, deployment: Deployment) -> Number:
+    """Time of all passes of a micro-batch through the pipeline, which follow each other: last + (total − last)/pp.
+
+    Args:
+        total: sum of the latencies of the passes.
+        last: latency of the last.
+        deployment: how the model is spread.
+    """
     if deployment.assumptions.pipeline == "published":
-        return latency
-    return latency * (1.0 + (micro_batches(workload, deployment) - 1.0) / deployment.parallelism.pp)
+        return total
+    return last + (total - last) / deployment.parallelism.pp
+
+
+def fill_and_drain(total: Number, last: Number, workload: Workload, deployment: Deployment) -> Number:
+    """Time until a replica's last micro-batch has left the pipeline: the first one's and (m − 1) · total/pp."""
+    if deployment.assumptions.pipeline == "published":
+        return total
+    others = (micro_batches(workload, deployment) - 1.0) / deployment.parallelism.pp
+    return through(total, last, deployment) + total * others
 
 
 def steady_time(latency: Number, workload: Workload, deployment: Deployment) -> Number:
@@ -239,47 +134,52 @@ StageT = TypeVar("StageT", bound=StageResult)
 def _stage(
     result: type[StageT],
     inputs: Inputs,
-    step: Step,
+    passes: Passes,
     *,
     steady: bool,
     completions: Number,
     details: bool,
 ) -> StageT:
-    """Figures of one forward pass.
+    """Figures of the forward passes of one micro-batch.
 
     Args:
         result: class of the result.
         inputs: model, platform, workload and deployment.
-        step: the pass.
+        passes: the passes and how often each runs; the first has most tokens and decides the memory.
         steady: micro-batches come back for another pass at once, as in decode; else each passes once.
         completions: what the whole batch completes in a pass.
         details: add the times of every operator.
     """
     model, platform, workload, deployment = inputs
     assumptions = deployment.assumptions
-    work, ops = forward_pass(model, step, deployment)
-    held = footprint(model, workload, step, deployment, ops)
+    works = [forward_pass(model, step, deployment) for step, _ in passes]
+    held = footprint(model, workload, passes[0][0], deployment, works[0][1])
     held, mapping = computed_once((held, mapping_reason(model, deployment, workload)))
     need = held.total
     usable = usable_memory(platform, assumptions)
     fits, offloads, bandwidth = capacity_check(need, usable, platform)
     speeds = Speeds.of(platform, deployment.precision, bandwidth)
-    totals = run(work, speeds, platform, assumptions)
-    if details:
-        totals = eqx.tree_at(lambda t: t.operators, totals, computed_once(totals.operators))
+    parts = [run(work, speeds, platform, assumptions) for work, _ in works]
+    counts = [count for _, count in passes]
+    totals = all_of(parts, counts)
     reason = reason_code(mapping, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value
     known = known_where(feasible, assumptions)
-    batch_time = (steady_time if steady else fill_and_drain)(totals.latency, workload, deployment)
+    if steady:
+        latency, batch_time = totals.latency, steady_time(totals.latency, workload, deployment)
+    else:
+        last = parts[-1].latency
+        latency = through(totals.latency, last, deployment)
+        batch_time = fill_and_drain(totals.latency, last, workload, deployment)
     return result(
-        latency=known(totals.latency),
+        latency=known(latency),
         batch_time=known(batch_time),
         throughput=known(completions / batch_time),
         compute_time=known(totals.compute),
         memory_time=known(totals.memory),
         network_time=known(totals.network),
-        flop_count=work.flops,
-        traffic=work.traffic,
+        flop_count=weighted((work.flops for work, _ in works), counts),
+        traffic=weighted((work.traffic for work, _ in works), counts),
         weights=held.weights,
         idle_weights=held.idle_weights,
         kv_cache=held.kv_cache,
@@ -294,27 +194,39 @@ def _stage(
         feasible=feasible,
         reason_code=reason,
         breakdown={name: known(value) for name, value in totals.breakdown.items()},
-        operators=_operator_results(ops, totals, known) if details else None,
+        operators=_operator_results([ops for _, ops in works], parts, counts, known) if details else None,
     )
 
 
-def _operator_results(ops: tuple[Operator, ...], totals: Totals, known) -> dict[str, OperatorResult]:
+def _operator_results(
+    ops: Sequence[tuple[Operator, ...]], parts: Sequence[Totals], counts: Sequence[Number], known: Any
+) -> dict[str, OperatorResult]:
+    """Figures of every operator, all passes together."""
     found = {}
-    for op, time in zip(ops, totals.operators, strict=True):
-        by_memory = jnp.where(time.memory >= time.compute, jnp.int8(Bound.memory), jnp.int8(Bound.compute))
-        bound = jnp.int8(Bound.network) if op.kind in COLLECTIVES else by_memory
+    for i, op in enumerate(ops[0]):
+        same = [each[i].times(count) for each, count in zip(ops, counts, strict=True)]
+        runs = [computed_once(part.operators[i]) for part in parts]
+
+        def sent(field: str, same: Sequence[Operator] = same) -> Number:
+            return weighted((getattr(one, field) for one in same), [one.repeats for one in same])
+
+        def spent(field: str, runs: Sequence[OperatorTime] = runs) -> Number:
+            return weighted((getattr(one, field) for one in runs), counts)
+
+        compute, memory = spent("compute"), spent("memory")
+        by_memory = jnp.where(memory >= compute, jnp.int8(Bound.memory), jnp.int8(Bound.compute))
         found[op.name] = OperatorResult(
-            repeats=op.repeats,
-            flops=op.flops * op.repeats,
-            input_bytes=op.input * op.repeats,
-            weight_bytes=op.weight * op.repeats,
-            output_bytes=op.output * op.repeats,
-            message_bytes=op.message * op.repeats,
-            compute_time=known(time.compute),
-            memory_time=known(time.memory),
-            network_time=known(time.network),
-            latency=known(time.latency),
-            bound_code=bound,
+            repeats=weighted((one.repeats for one in same), [1.0] * len(same)),
+            flops=sent("flops"),
+            input_bytes=sent("input"),
+            weight_bytes=sent("weight"),
+            output_bytes=sent("output"),
+            message_bytes=sent("message"),
+            compute_time=known(compute),
+            memory_time=known(memory),
+            network_time=known(spent("network")),
+            latency=known(spent("latency")),
+            bound_code=jnp.int8(Bound.network) if op.kind in COLLECTIVES else by_memory,
         )
     return found
 
@@ -327,8 +239,9 @@ def prefill(
     precision: Precision | None = None,
     assumptions: Assumptions = default_assumptions,
     details: bool = False,
+    engine: Engine | None = None,
 ) -> PrefillResult:
-    """Figures of the prefill stage: all prompt tokens of a batch in one pass.
+    """Figures of the prefill stage: all prompt tokens of a batch, in passes of at most `Engine.tokens_per_step`.
 
     Args:
         model: the model.
@@ -338,17 +251,17 @@ def prefill(
         precision: number formats; by default bf16.
         assumptions: which physics counts.
         details: add the times of every operator.
+        engine: what bounds a pass; by default nothing does.
 
     Returns:
         The figures; every field broadcasts over the shapes of the arguments' numbers.
     """
-    inputs = prepare(model, platform, workload, parallelism, precision, assumptions)
+    inputs = prepare(model, platform, workload, parallelism, precision, assumptions, engine)
     _, _, workload, deployment = inputs
-    step = prefill_step(workload, deployment)
     return _stage(
         PrefillResult,
         inputs,
-        step,
+        prefill_passes(workload, deployment),
         steady=False,
         completions=workload.batch,
         details=details,
@@ -363,18 +276,18 @@ def decode(
     precision: Precision | None = None,
     assumptions: Assumptions = default_assumptions,
     details: bool = False,
+    engine: Engine | None = None,
 ) -> DecodeResult:
     """Figures of a decode step: one token of every beam of every request, after the prompt and part of the output.
 
     Arguments and result as for `prefill`. The step stands for all steps as `Assumptions.decode_position` says.
     """
-    inputs = prepare(model, platform, workload, parallelism, precision, assumptions)
+    inputs = prepare(model, platform, workload, parallelism, precision, assumptions, engine)
     _, _, workload, deployment = inputs
-    step = decode_step(workload, deployment)
     return _stage(
         DecodeResult,
         inputs,
-        step,
+        once(decode_step(workload, deployment)),
         steady=True,
         completions=workload.batch,
         details=details,
@@ -389,6 +302,7 @@ def chunked(
     precision: Precision | None = None,
     assumptions: Assumptions = default_assumptions,
     details: bool = False,
+    engine: Engine | None = None,
 ) -> ChunkedResult:
     """Figures of one iteration of chunked prefill (arXiv 2308.16369).
 
@@ -403,7 +317,7 @@ def chunked(
         raise ValueError(
             "Workload.prefill_chunks and decode_chunks are empty: a chunked stage needs at least one chunk"
         )
-    inputs = prepare(model, platform, workload, parallelism, precision, assumptions)
+    inputs = prepare(model, platform, workload, parallelism, precision, assumptions, engine)
     _, _, workload, deployment = inputs
     completions: Number = 0.0
     for part in workload.prefill_chunks:
@@ -415,7 +329,7 @@ def chunked(
     return _stage(
         ChunkedResult,
         inputs,
-        chunked_step(workload, deployment),
+        once(chunked_step(workload, deployment)),
         steady=True,
         completions=completions,
         details=details,
@@ -430,6 +344,7 @@ def request(
     precision: Precision | None = None,
     assumptions: Assumptions = default_assumptions,
     details: bool = False,
+    engine: Engine | None = None,
 ) -> RequestResult:
     """Figures of serving a batch of requests: prefill, then decode until all output tokens are there.
 
@@ -437,8 +352,9 @@ def request(
     TTFT + n·TPOT with n = output tokens − 1, since prefill gives the first (n = output tokens in the `genz` preset).
     Throughput is batch · output tokens / latency. Arguments as for `prefill`.
     """
-    model, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions)
-    options = (model, platform, workload, deployment.parallelism, deployment.precision, assumptions, details)
+    inputs = prepare(model, platform, workload, parallelism, precision, assumptions, engine)
+    model, platform, workload, deployment = inputs
+    options = (model, platform, workload, deployment.parallelism, deployment.precision, assumptions, details, engine)
     first, rest = prefill(*options), decode(*options)
     result = served(first, rest, rest.batch_time, rest.energy, rest.compute_format_code, platform, workload, deployment)
     return eqx.tree_at(lambda r: (r.prefill, r.decode), result, (first, rest), is_leaf=lambda leaf: leaf is None)

@@ -12,9 +12,9 @@ from hypothesis import given, settings, strategies as st
 import genz_jax as gz
 from genz_jax import assumptions
 from genz_jax.evaluate import Question, slim
+from genz_jax.execute import _beside
 from genz_jax.machine.network import network_time
 from genz_jax.machine.roofline import OperatorTime
-from genz_jax.stages import _beside
 from genz_jax.work import collectives
 from genz_jax.work.step import Segment
 

@@ -25,6 +25,7 @@ _OPTIONS = {  # name of the option: the number that it sets
     "micro_batches": "parallelism.micro_batches",
     "dp": "parallelism.dp",
     "cp": "parallelism.cp",
+    "max_num_batched_tokens": "engine.tokens_per_step",
     "draft_tokens": "speculation.tokens",
     "acceptance": "speculation.acceptance",
 }
@@ -49,6 +50,7 @@ class Asked:
         case = self.case
         specs = (case.model, case.platform, case.workload, case.parallelism, case.precision)
         asked = {"speculation": case.speculation, "stage": self.stage, "assumptions": self.assumptions}
+        asked["engine"] = case.engine
         return function(*specs, **asked, **options)
 
 

@@ -45,6 +45,7 @@ def estimate(
     cp: o.ContextParallel = None,
     precision: o.OnePrecision = None,
     stage: o.Stage = None,
+    max_num_batched_tokens: o.TokensPerStep = None,
     assumptions: o.AssumptionsName = "default",
     set: o.Changes = None,
     prefill: o.PrefillChunks = None,

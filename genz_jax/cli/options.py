@@ -97,6 +97,14 @@ ContextParallel = Annotated[str | None, typer.Option("--cp", metavar="N", help="
 MicroBatches = Annotated[
     str | None, typer.Option(metavar="N", help="Micro-batches of the pipeline [default: as many as stages].")
 ]
+TokensPerStep = Annotated[
+    str | None,
+    typer.Option(
+        "--max-num-batched-tokens",
+        metavar="N",
+        help="Tokens of a forward pass at most; longer prefills take several passes [default: 8192].",
+    ),
+]
 Stage = Annotated[
     str | None,
     typer.Option(

@@ -54,6 +54,7 @@ def require(
     dp: o.DataParallel = None,
     cp: o.ContextParallel = None,
     precision: o.Precisions = None,
+    max_num_batched_tokens: o.TokensPerStep = None,
     assumptions: o.AssumptionsName = "default",
     set: o.Changes = None,
     over: Annotated[
@@ -85,6 +86,7 @@ def require(
         case.parallelism,
         case.precision,
         slo=_objective(given),
+        engine=case.engine,
         assumptions=asked.assumptions,
         over=over,
         progress=sys.stderr.isatty(),

@@ -61,6 +61,7 @@ def search(
     ] = None,
     cost: Annotated[float | None, typer.Option(metavar="USD", help="Price of a device for an hour.")] = None,
     stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill or decode.")] = "request",
+    max_num_batched_tokens: o.TokensPerStep = None,
     assumptions: o.AssumptionsName = "default",
     space: Annotated[
         str, typer.Option(metavar="NAME", help="all, or genz for the candidates of the published analyser.")
@@ -102,6 +103,7 @@ def search(
     given: dict[str, Any] = {
         "model": model, "platform": platform, "workload": workload, "precision": precision, "input": input,
         "output": output, "beams": beams, "stage": stage, "assumptions": assumptions, "set": set,
+        "max_num_batched_tokens": max_num_batched_tokens,
         **dict.fromkeys((*unused, "acceptance")),
     }  # fmt: skip
     formats = cases.comma_list("--precision", precision)
@@ -120,6 +122,7 @@ def search(
         objective=objective,
         cost=cost,
         stage=stage,
+        engine=asked.case.engine,
         assumptions=assumptions,
         space=space,
         progress=sys.stderr.isatty(),

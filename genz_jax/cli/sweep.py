@@ -58,6 +58,7 @@ def sweep(
     cp: o.ContextParallel = None,
     precision: o.Precisions = None,
     stage: o.Stage = None,
+    max_num_batched_tokens: o.TokensPerStep = None,
     assumptions: o.AssumptionsName = "default",
     set: o.Changes = None,
     prefill: o.PrefillChunks = None,

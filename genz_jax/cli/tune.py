@@ -52,6 +52,7 @@ def tune(
     dp: o.DataParallel = None,
     cp: o.ContextParallel = None,
     precision: o.OnePrecision = None,
+    max_num_batched_tokens: o.TokensPerStep = None,
     assumptions: o.AssumptionsName = "default",
     set: o.Changes = None,
     slo: Annotated[
@@ -103,6 +104,7 @@ def tune(
         budget=money.pairs("--budget", budget) or None,
         slo=_read_slo(slo),
         cost_model=money.read_cost_model(node, memory, constant),
+        engine=case.engine,
         assumptions=asked.assumptions,
         starts=starts,
         steps=steps,

@@ -18,7 +18,7 @@ from genz_jax.explore.sweep import ask
 from genz_jax.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
 from genz_jax.numbers import SPECS, find_number
 from genz_jax.results import Result
-from genz_jax.specs import LINK_ALIASES, Speculation
+from genz_jax.specs import LINK_ALIASES, Engine, Speculation
 from genz_jax.work.mapping import Reason
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def gradients(
     figures: str | Sequence[str] = "latency",
     parameters: str | Sequence[str] = ("flops", "mem_bw", "link_bw"),
     speculation: Speculation | None = None,
+    engine: Engine | None = None,
     stage: str = "request",
     assumptions: str | Assumptions = "default",
     progress: bool = True,
@@ -81,6 +82,7 @@ def gradients(
             `model.attention.kv_heads` or `precision.weights`. What a size is rounded to (heads on a rank, blocks of the
             cache) has the slope of the size before rounding.
         speculation: the draft model and its use.
+        engine: what bounds a forward pass; by default `gz.Engine()`.
         stage: as for `gz.sweep`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         progress: show a progress bar when it takes more than two seconds.
@@ -99,7 +101,7 @@ def gradients(
         True
     """
     wanted = (figures,) if isinstance(figures, str) else tuple(figures)
-    case, named = read_case(model, platform, workload, parallelism, precision, speculation)
+    case, named = read_case(model, platform, workload, parallelism, precision, speculation, engine)
     labels.refuse_bare_arrays(case)
     case = labels.name_axes(case)
     question = ask(stage, assumptions, wanted, False, False)

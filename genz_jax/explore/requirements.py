@@ -26,6 +26,7 @@ from genz_jax.fields import Number
 from genz_jax.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
 from genz_jax.machine.memory import capacity_for
 from genz_jax.results import Result
+from genz_jax.specs import Engine
 from genz_jax.work.mapping import Reason
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ SLOLike = SLO | Sequence[SLO] | Mapping[str, SLO]
 
 POINTS = 2**17
 """Points of a block: every step of the search evaluates a whole block, until its slowest point is done."""
+
+_MANY = 2.0**23
+"""More requests or tokens than any answer."""
 
 FEW = 2**15
 """Points up to which a quick compilation saves more than it costs: 5 s of 10 s, for 10 µs more for each point."""
@@ -130,6 +134,7 @@ def require(
     precision: PrecisionLike | None = None,
     *,
     slo: SLOLike | None = None,
+    engine: Engine | None = None,
     assumptions: str | Assumptions = "default",
     over: str | None = None,
     progress: bool = True,
@@ -153,6 +158,7 @@ def require(
         precision: likewise; by default that of the model's checkpoint, else bf16.
         slo: the limits, all of which hold; each may be an axis, and several objectives make the dimension `slo`. By
             default what the catalogue says of the workloads that are given by name.
+        engine: what bounds a forward pass; by default `gz.Engine()`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         over: a dimension, such as `workload`, of which one platform must serve all places: see `gz.combined`.
         progress: show a progress bar when it takes more than two seconds.
@@ -172,11 +178,15 @@ def require(
         >>> dict(ds.mem_bw.sizes)
         {'batch': 2}
     """
-    case, named = read_case(model, platform, workload, parallelism, precision, None)
+    case, named = read_case(model, platform, workload, parallelism, precision, None, engine)
     asked = read_target(target, case)
     promised, names = _read_slo(slo, workload)
     service = Service(**{field.name: getattr(case, field.name) for field in dataclasses.fields(case)}, slo=promised)
     _check(asked, service)
+    if asked.kind == "count":
+        service = asked.put(
+            service, jnp.asarray(_MANY)
+        )  # the given value is ignored, and does not tell how many passes
     labels.refuse_bare_arrays(service)
     service = labels.name_axes(service)
     question = Question("request", physics.preset(assumptions))

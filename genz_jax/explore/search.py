@@ -18,7 +18,7 @@ from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
 from genz_jax.explore.sweep import ask, evaluate_axes
 from genz_jax.fields import near
 from genz_jax.machine.cost import CostModel, device_cost
-from genz_jax.specs import Model, Parallelism, Platform, Precision, Workload
+from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Workload
 from genz_jax.stack import stack, take
 from genz_jax.work.mapping import Reason
 
@@ -62,6 +62,7 @@ def search(
     objective: str | None = None,
     cost: Cost | None = None,
     stage: str = "request",
+    engine: Engine | None = None,
     assumptions: str | Assumptions = "default",
     space: str = "all",
     progress: bool = True,
@@ -90,6 +91,7 @@ def search(
         cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it; adds the figures
             `cost_per_hour` and, where throughput counts output tokens, `cost_per_million_tokens`.
         stage: request, prefill or decode.
+        engine: what bounds a forward pass; by default `gz.Engine()`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         space: "all", or "genz" for the candidates of the published analyser (arXiv 2406.01698): tp over divisors of the
             heads and pp over divisors of the layers with ⌊n/2⌋ ≤ tp·pp < n, pp at most the batch, of which ⌊batch/pp⌋
@@ -115,7 +117,7 @@ def search(
     objective = _objective(objective, stage, cost)
     if slo is not None and stage != "request":
         raise ValueError(f"slo: limits are of requests, not of the stage {stage!r}; leave one of the two out")
-    base = _Base.read(model, platform, workload, precision, question)
+    base = _Base.read(model, platform, workload, precision, question, engine)
     system = c.whole_numbers("chips", chips, c.LARGEST)
     sizes = {"tp": tp, "ep": ep, "pp": pp, "dp": dp, "cp": cp}
     allowed = {name: None if size is None else c.whole_numbers(name, size) for name, size in sizes.items()}
@@ -177,12 +179,14 @@ class _Base:
     question: Question
 
     @classmethod
-    def read(cls, model: Any, platform: Any, workload: Any, precision: Any, question: Question) -> "_Base":
+    def read(
+        cls, model: Any, platform: Any, workload: Any, precision: Any, question: Question, engine: Engine | None
+    ) -> "_Base":
         items = list(precision.values()) if isinstance(precision, Mapping) else precision
         items = [items] if items is None or isinstance(items, str | Precision) else list(items)
         if not items:
             raise ValueError("precision = []: an empty list; at least one is needed")
-        case, names = inputs.read_case(model, platform, workload, None, items[0], None)
+        case, names = inputs.read_case(model, platform, workload, None, items[0], None, engine)
         precisions = [case.precision, *(inputs.precision(p) if isinstance(p, str) else p for p in items[1:])]
         texts = list(precision) if isinstance(precision, Mapping) else [p.name for p in precisions]
         tokens = (case.workload.input_tokens, case.workload.output_tokens)

@@ -21,7 +21,7 @@ from genz_jax.explore.sweep import ask
 from genz_jax.fields import FRACTION, Number, near
 from genz_jax.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
 from genz_jax.results import Result
-from genz_jax.specs import LINK_ALIASES, Platform, Speculation
+from genz_jax.specs import LINK_ALIASES, Engine, Platform, Speculation
 from genz_jax.work.mapping import Reason
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ def sensitivity(
     figures: str | Sequence[str] | None = None,
     step: float = 0.1,
     speculation: Speculation | None = None,
+    engine: Engine | None = None,
     stage: str = "request",
     assumptions: str | Assumptions = "default",
     progress: bool = True,
@@ -184,6 +185,7 @@ def sensitivity(
         figures: times, rates or energies of the stage; by default ttft, tpot and latency of a request, else latency.
         step: by how much better each parameter is for `…_gain`.
         speculation: the draft model and its use, for the speculative stages.
+        engine: what bounds a forward pass; by default `gz.Engine()`.
         stage: as for `gz.sweep`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         progress: show a progress bar when it takes more than two seconds.
@@ -206,7 +208,7 @@ def sensitivity(
     if figures is None:
         figures = ("ttft", "tpot", "latency") if stage == "request" else ("latency",)
     wanted = (figures,) if isinstance(figures, str) else tuple(figures)
-    case, named = read_case(model, platform, workload, parallelism, precision, speculation)
+    case, named = read_case(model, platform, workload, parallelism, precision, speculation, engine)
     labels.refuse_bare_arrays(case)
     case = labels.name_axes(case)
     question = ask(stage, assumptions, wanted, False, False)

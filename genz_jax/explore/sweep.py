@@ -22,7 +22,7 @@ from genz_jax.inputs import (
     WorkloadLike,
     read_case,
 )
-from genz_jax.specs import Speculation
+from genz_jax.specs import Engine, Speculation
 from genz_jax.units import brief
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def sweep(
     precision: PrecisionLike | None = None,
     *,
     speculation: Speculation | None = None,
+    engine: Engine | None = None,
     stage: str = "request",
     assumptions: str | Assumptions = "default",
     figures: Sequence[str] | None = None,
@@ -62,6 +63,7 @@ def sweep(
     precision: PrecisionLike | None = None,
     *,
     speculation: Speculation | None = None,
+    engine: Engine | None = None,
     stage: str = "request",
     assumptions: str | Assumptions = "default",
     figures: Sequence[str] | None = None,
@@ -81,6 +83,7 @@ def sweep(
     precision: PrecisionLike | None = None,
     *,
     speculation: Speculation | None = None,
+    engine: Engine | None = None,
     stage: str = "request",
     assumptions: str | Assumptions = "default",
     figures: Sequence[str] | None = None,
@@ -107,6 +110,7 @@ def sweep(
         precision: a format such as "fp8" or "int4-bf16", a `gz.Precision`, or a list, dimension `precision`; by default
             that of each model's checkpoint, else bf16.
         speculation: the draft model and its use, for the speculative stages and for requests.
+        engine: what bounds a forward pass; by default `gz.Engine()`.
         stage: request (TTFT, TPOT, end to end), prefill, decode, chunked, memory (what is needed, and the largest batch
             and the longest context that fit), speculative_prefill, speculative_decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.
@@ -150,7 +154,7 @@ def sweep(
         >>> best.batch.values.tolist()
         [nan, 8.0, 8.0, 8.0, 8.0]
     """
-    case, names = read_case(model, platform, workload, parallelism, precision, speculation)
+    case, names = read_case(model, platform, workload, parallelism, precision, speculation, engine)
     question = ask(stage, assumptions, figures, breakdown, operators)
     if reduce is not None:
         if store is not None or lazy or chunks is not None or client is not None:

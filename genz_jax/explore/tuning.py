@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from genz_jax import assumptions as physics, units
 from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Case, Question, compiled, slim
+from genz_jax.evaluate import Question, compiled, slim
 from genz_jax.explore.slo import SLO
 from genz_jax.explore.tuning_grid import GridBest, best_of_grid
 from genz_jax.explore.tuning_inputs import (
@@ -51,7 +51,7 @@ from genz_jax.fields import Label
 from genz_jax.inputs import WorkloadLike
 from genz_jax.machine.cost import CostFunction, CostModel
 from genz_jax.machine.memory import usable_memory
-from genz_jax.specs import Model, Parallelism, Platform, Precision
+from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision
 from genz_jax.stages import as_arrays
 
 
@@ -69,6 +69,7 @@ def tune(
     slo: SLOLike = None,
     weights: Sequence[float] | Mapping[str, float] | None = None,
     cost_model: CostModel | CostFunction | None = None,
+    engine: Engine | None = None,
     assumptions: str | Assumptions = "default",
     starts: int = 1024,
     steps: int = 180,
@@ -106,6 +107,7 @@ def tune(
             catalogue has.
         weights: shares of the workloads in the objective, which is the mean of theirs; by default equal.
         cost_model: constants of cost, or a function of a platform that returns a `CostResult`.
+        engine: what bounds a forward pass; by default `gz.Engine()`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         starts: how many starts.
         steps: steps of the descent.
@@ -137,6 +139,7 @@ def tune(
         slo=slo,
         weights=weights,
         cost_model=cost_model,
+        engine=engine,
         assumptions=assumptions,
     )
     return tuner.run(starts, steps, seed, 1_000_000 if check_grid is True else int(check_grid), progress)
@@ -156,16 +159,20 @@ def pose(
     slo: SLOLike = None,
     weights: Sequence[float] | Mapping[str, float] | None = None,
     cost_model: CostModel | CostFunction | None = None,
+    engine: Engine | None = None,
     assumptions: str | Assumptions = "default",
 ) -> "Tuner":
     """The problem that `tune` solves, as arrays and functions of them, for other optimisers and for grids.
 
     Arguments and errors as for `tune`.
     """
-    case, names, shown = read_tuned_case(model, platform, workload, parallelism, precision)
+    case, names, shown = read_tuned_case(model, platform, workload, parallelism, precision, engine)
     variables = read_variables(case, bounds, over)
+    bounded = case.engine
     if not any(v.name == "cp" for v in variables):
         case = slim(case)
+    if any(v.path.startswith("workload.") for v in variables):
+        case = dataclasses.replace(case, engine=bounded)  # more requests than are given may take more passes
     held = read_limits(names, budget, slo)
     form = Form(
         tuple(v.path for v in variables if not v.spread),
@@ -341,7 +348,7 @@ class Tuner:
         question = Question("request", self.form.assumptions)
         results = {}
         for name, load in workloads.items():
-            case = Case(self.data.case.model, platform, load, spread, self.data.case.precision)
+            case = dataclasses.replace(self.data.case, platform=platform, workload=load, parallelism=spread)
             found = compiled(question, quick=True)(slim(case))
             results[name] = jax.tree.map(np.asarray, found)
             if not bool(found.feasible):

@@ -15,7 +15,7 @@ from genz_jax.explore.tuning_problem import SPREAD, Budget, Form, Limit
 from genz_jax.fields import WHOLE, convert, near
 from genz_jax.inputs import read_case
 from genz_jax.machine.network import too_small
-from genz_jax.specs import LINK_ALIASES, Platform
+from genz_jax.specs import LINK_ALIASES, Engine, Platform
 from genz_jax.stages import as_arrays, replica_devices
 from genz_jax.work.mapping import REASONS, Reason, mapping_reason
 from genz_jax.work.step import Deployment
@@ -43,10 +43,10 @@ class Variable:
 
 
 def read_tuned_case(
-    model: Any, platform: Any, workload: Any, parallelism: Any, precision: Any
+    model: Any, platform: Any, workload: Any, parallelism: Any, precision: Any, engine: Engine | None
 ) -> tuple[Case, tuple[str, ...], dict[str, str]]:
     """The case with workloads of shape (w, 1), the names of the workloads, and what to call the parts."""
-    case, shown = read_case(model, platform, workload, parallelism, precision, None)
+    case, shown = read_case(model, platform, workload, parallelism, precision, None, engine)
     names = [shown["workload"]]
     for path, axis in labels.axes_of(case).items():
         if axis.dims != ("workload",) or not axis.listed:

@@ -18,6 +18,7 @@ from genz_jax.speculative import Turn, expected_tokens, take_turns
 from genz_jax.stack import stack, take
 from genz_jax.stages import as_arrays, prepare
 from genz_jax.work.mapping import Reason
+from genz_jax.work.passes import once
 from genz_jax.work.stages import decode_step, forward, verify_step
 
 BREAKDOWN = {  # columns of the table, as sums of components of the breakdown
@@ -45,7 +46,7 @@ BREAKDOWN = {  # columns of the table, as sums of components of the breakdown
     "breakdown_Mamba_time_ms": ("ssm_projections", "ssm_scan"),
 }
 COLLECTIVE = ("breakdown_AR_time_ms", "breakdown_A2A_time_ms", "breakdown_Send_Recv_time_ms")
-SPECULATIVE_FIGURES = ("latency", "batch_time", "throughput", "offloads", "tokens_per_step", "reason")
+SPECULATIVE_FIGURES = ("latency", "batch_time", "throughput", "offloads", "expected_tokens", "reason")
 STAGE_FIGURES = (
     "latency",
     "throughput",
@@ -102,10 +103,10 @@ def _verified_by(case: Case, verifier: Model) -> Result:
         SpeculativeDecodeResult,
         Turn(
             verifier,
-            verify_step(workload, speculation.tokens, deployment),
+            once(verify_step(workload, speculation.tokens, deployment)),
             holders=forward(model, decoding, deployment),
         ),
-        Turn(speculation.draft, decoding, speculation.tokens),
+        Turn(speculation.draft, once(decoding), speculation.tokens),
         platform,
         workload,
         deployment,
@@ -205,7 +206,7 @@ def _speculative_columns(result: Any, stage: str) -> dict[str, Any]:
         "latency_ms": latency / MS,
         "throughput": result.throughput,
         "is_offload": result.offloads,
-        "tokens_generated": result.tokens_per_step,
+        "tokens_generated": result.expected_tokens,
     }
 
 

@@ -25,6 +25,7 @@ from genz_jax.architecture import (
     SparseAttention as SparseAttention,
 )
 from genz_jax.fields import Label as Label, Number as Number, Rule as Rule, Spec as Spec
+from genz_jax.specs.engine import Engine as Engine
 from genz_jax.specs.platform import (
     LINK_ALIASES as LINK_ALIASES,
     UNLIMITED as UNLIMITED,

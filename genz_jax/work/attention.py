@@ -114,7 +114,8 @@ def latent_attention_layer(
         def expand(segments: Sequence[Segment]) -> list[Operator]:
             rows: Number = 0.0
             for segment in segments:
-                rows = rows + segment.batch * segment.seen(None, assumptions)[0] * segment.own_share
+                read = segment.seen(None, assumptions)[0] + segment.reread(None)
+                rows = rows + segment.batch * read * segment.own_share
             up = linear | {"batch": 1.0, "m": rows}
             return [gemm(f"{name}.kv_up_proj", "attention_projections", n=heads * (nope + value), k=latent, **up)]
 

@@ -181,7 +181,7 @@ def entries(part: Compressor, index: Indexer | None, step: Step, deployment: Dep
         if causal:
             past = segment.context - segment.queries
             pairs = _complete(segment.context, rate, top_k) - _complete(past, rate, top_k)
-        return whole / split, pairs / segment.parts, whole / split
+        return (whole + segment.reread(None) / rate) / split, pairs / segment.parts, whole / split
 
     return Sight(None if index is None else top_k * rate, reads)
 

@@ -36,7 +36,8 @@ def pass_keys(
     if deployment.parallelism.cp is None or not prompts:
         return []
     parts = deployment.cp
-    block: Number = prompts[0].context / parts
+    again: Number = prompts[0].reread(None) if window is None else 0.0
+    block: Number = (prompts[0].context + again) / parts
     sequences: Number = 0.0
     for segment in prompts:
         sequences = sequences + segment.batch

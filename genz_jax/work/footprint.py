@@ -11,6 +11,17 @@ from genz_jax.work.step import Deployment, Step, ceil_div
 
 Operators = tuple[Operator, ...]
 
+HEAD = ("head", "head.all_gather")
+"""Operators of the language model head."""
+
+LOGIT_BYTES = 40.0
+"""Bytes of a logit while it is sampled from: itself in 16 and 32 bits, sorted, its place, its probability, copies.
+Fitted on the activation peaks that vLLM logs where sampling decides them (docs/memory.md): 41.2 for Llama-3-8B
+and 39.2 for Qwen2.5-7B with 256 sequences, 39.6 for Llama-3.3-70B with 1,024."""
+
+SAMPLED = 256.0
+"""Sequences whose logits an engine sets aside at most, unless it is told another number: vLLM's default."""
+
 
 class Footprint(eqx.Module):
     """Bytes on one device, the mean of the stages of a pipeline."""
@@ -79,17 +90,30 @@ def activations(model: Model, step: Step, deployment: Deployment, ops: Operators
 
     While an operator runs, its operands and its result are there, and the residual stream: rows · D elements +
     maxₒ (inputₒ + outputₒ). Of a collective there is a buffer to send from and one to receive in: 2 · maxₒ messageₒ.
+    Where only sampled tokens have logits, the head counts by what sampling sets aside: `LOGIT_BYTES` · V for each
+    sequence, as many as `Engine.max_sequences`, or those of the pass up to `SAMPLED`.
     """
     if deployment.assumptions.memory_of == "published":
         return 0.0 * step.rows, 0.0 * step.rows
     peak: Number = 0.0 * step.rows
     message: Number = 0.0 * step.rows
+    sampled = deployment.assumptions.last_token_head
     for op in ops:
+        if sampled and op.name in HEAD:
+            continue
         runs = (op.repeats > 0) & (op.input + op.output > 0)
         off_chip = sum(getattr(op, name) for name in ("input", "output") if name[0] not in op.on_chip)
         peak = jnp.maximum(peak, jnp.where(runs, off_chip, 0.0))
         message = jnp.maximum(message, jnp.where(op.repeats > 0, op.message, 0.0))
-    return step.rows * model.hidden_size * deployment.precision.activations + peak, 2.0 * message
+    peak = step.rows * model.hidden_size * deployment.precision.activations + peak
+    return peak + (_logits(model, step, deployment) if sampled else 0.0), 2.0 * message
+
+
+def _logits(model: Model, step: Step, deployment: Deployment) -> Number:
+    """Bytes that sampling sets aside."""
+    most = None if deployment.engine is None else deployment.engine.max_sequences
+    sequences = jnp.minimum(step.sequences * step.sampled, SAMPLED) if most is None else most
+    return sequences * model.vocab_size * LOGIT_BYTES
 
 
 def _idle(ops: tuple[Operator, ...]) -> Number:

@@ -42,7 +42,7 @@ def indexer(
                     heads=heads,
                     kv_heads=1.0,
                     queries=segment.own_queries,
-                    context=context,
+                    context=context + segment.reread(None),
                     pairs=pairs,
                     head_dim=size,
                     precision=precision,
@@ -72,6 +72,6 @@ def selected(part: Indexer, step: Step, deployment: Deployment) -> Sight:
     def reads(segment: Segment) -> tuple[Number, Number, Number]:
         whole, _ = segment.seen(None, assumptions)
         seen, pairs = segment.seen(window, assumptions)
-        return whole if segment.prefill else seen, pairs, whole
+        return whole + segment.reread(None) if segment.prefill else seen, pairs, whole
 
     return Sight(window, reads)

@@ -60,7 +60,7 @@ def windowed(window: Number | None, assumptions: Assumptions) -> Sight:
     def reads(segment: Segment) -> tuple[Number, Number, Number]:
         context, pairs = segment.seen(window, assumptions)
         kept = context if window is None or not assumptions.causal else jnp.minimum(context, window)
-        return context, pairs, kept
+        return context + segment.reread(window), pairs, kept
 
     return Sight(window, reads, newest=True)
 

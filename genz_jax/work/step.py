@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
-from genz_jax.specs import Parallelism, Precision
+from genz_jax.specs import Engine, Parallelism, Precision
 
 
 def straight_through(value: Number, smooth: Number) -> jax.Array:
@@ -47,6 +47,12 @@ class Deployment(eqx.Module):
     parallelism: Parallelism
     precision: Precision
     assumptions: Assumptions = eqx.field(static=True)
+    engine: Engine | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """A prefill may take several passes; without an engine it is one."""
+        return self.assumptions.prefill == "bounded" and self.engine is not None and not self.engine.single_pass
 
     @property
     def ranks(self) -> Number:
@@ -74,6 +80,7 @@ class Segment(eqx.Module):
         context: tokens of the stretch.
         newer: tokens between the stretch and the queries.
         parts: context parallel ranks.
+        limit: tokens of a pass at most, where a prompt may take several passes.
     """
 
     name: str = eqx.field(static=True)
@@ -86,6 +93,7 @@ class Segment(eqx.Module):
     prompt: bool = eqx.field(static=True, default=False)
     grows: Literal["", "context", "newer"] = eqx.field(static=True, default="")
     parts: Number = 1.0
+    limit: Number | None = None
 
     def at(self, generated: Number) -> "Segment":
         """This segment when that many tokens have been generated, the query's own included."""
@@ -114,6 +122,21 @@ class Segment(eqx.Module):
         """
         context, pairs = self._seen(window, assumptions)
         return (context if self.prompt else context / self.parts), pairs / self.parts
+
+    def reread(self, window: Number | None) -> Number:
+        """Tokens of the context that later passes of a prompt read again, of a sequence.
+
+        The m = ⌈queries/T⌉ passes of a prompt each read the cache before their tokens: Σₖ min(p + k·T, w − 1) for
+        k = 1 … m − 1 after p past tokens. A prompt that a boundary between passes cuts though T is longer is left out:
+        its keys are less than T/2 of a pass's tokens.
+        """
+        if self.limit is None:
+            return 0.0
+        past, later = self.context - self.queries, jnp.maximum(ceil_div(self.queries, self.limit) - 1.0, 0.0)
+        if window is None:
+            return later * past + self.limit * later * (later + 1.0) / 2.0
+        short = jnp.clip(floor_div(window - 1.0 - past, self.limit), 0.0, later)
+        return short * past + self.limit * short * (short + 1.0) / 2.0 + (later - short) * (window - 1.0)
 
     def _seen(self, window: Number | None, assumptions: Assumptions) -> tuple[Number, Number]:
         """Tokens and pairs of all context parallel ranks together."""

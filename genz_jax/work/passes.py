@@ -1,0 +1,62 @@
+"""Prefill in bounded passes: an engine's forward pass takes a limited number of tokens."""
+
+import dataclasses
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from genz_jax.fields import Number
+from genz_jax.specs import Workload
+from genz_jax.work.stages import prefill_step
+from genz_jax.work.step import Deployment, Step, ceil_div
+
+Passes = tuple[tuple[Step, Number], ...]
+"""Steps and how often each runs, the one with most tokens first."""
+
+
+def once(step: Step) -> Passes:
+    """A single pass."""
+    return ((step, 1.0),)
+
+
+def prefill_passes(workload: Workload, deployment: Deployment) -> Passes:
+    """The passes in which the prompts of one micro-batch are processed.
+
+    R new tokens take n = ⌈R/T⌉ passes with T = `Engine.tokens_per_step`: n − 1 of T tokens and one of the rest. Passes
+    are filled with whole prompts and parts of prompts, in order. A pass is a share of the micro-batch: its linear
+    layers see that share of the tokens and its attention that share of the (query, key) pairs, so that all passes
+    together do all of the work. What is done once per pass (reading weights, starting a collective) is done n times;
+    what later passes of a prompt read again is `Segment.reread`.
+    """
+    step = prefill_step(workload, deployment)
+    if not deployment.bounded:
+        return once(step)
+    assert deployment.engine is not None
+    limit, rows = deployment.engine.tokens_per_step, step.rows * deployment.cp
+    count = jnp.maximum(ceil_div(rows, limit), 1.0)
+    full = jnp.minimum(limit / rows, 1.0)
+    # Rounding must not leave the last pass without a token.
+    rest = jnp.maximum(1.0 - (count - 1.0) * full, jnp.minimum(1.0 / rows, 1.0))
+    return (_part(step, full, deployment), count - 1.0), (_part(step, rest, deployment), 1.0)
+
+
+def _part(step: Step, share: Number, deployment: Deployment) -> Step:
+    """A pass with that share of the tokens; it has at least one sequence, of which it samples a token."""
+    assert deployment.engine is not None
+    limit, sequences = deployment.engine.tokens_per_step, step.sequences * share
+    sampled = step.sampled * jnp.maximum(jnp.minimum(step.sequences, 1.0) / sequences, 1.0)
+    parts = jnp.maximum(ceil_div(step.tokens * deployment.cp, limit), 1.0)
+    segments = tuple(
+        dataclasses.replace(segment, batch=segment.batch * share, limit=limit) for segment in step.segments
+    )
+    return eqx.tree_at(
+        lambda s: (s.sequences, s.sampled, s.states, s.resumed, s.segments),
+        step,
+        (
+            sequences,
+            sampled,
+            sequences * sampled,
+            step.resumed + (1.0 - step.resumed) * (1.0 - 1.0 / parts),
+            segments,
+        ),
+    )
