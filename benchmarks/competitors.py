@@ -68,7 +68,7 @@ def axes(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
 
 def watts() -> np.ndarray:
     """Watts that a device draws always, and by busy compute, memory and links."""
-    chip = gz.Platform(1.0, 1.0, 1.0)
+    chip = gz.Platform(1e15, 1e12, 1e11)
     split = chip.power_split
     shares = (split.static, split.compute, split.memory, split.network)
     return np.array([float(chip.power) * float(share) for share in shares], np.float32)

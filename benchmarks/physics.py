@@ -38,6 +38,7 @@ WHY = {
     "memory_of": "activations, buffers of collectives and a reserve of the runtime take memory too",
     "pipeline": "filling and draining of the pipeline take time (arXiv 1811.06965; one stage here)",
     "sparse_attention": "a query sees the tokens that the indexer selects (arXiv 2512.02556; none of these models)",
+    "collectives": "ranks that meet at a switch need not pass a ring",
     "even_sharding": "engines demand heads that divide evenly (all do here)",
     "first_token_from_prefill": "prefill gives the first output token",
     "bonus_token": "a verification pass gives a token more (no speculation here; arXiv 2211.17192)",

@@ -207,7 +207,7 @@ def arrays_case(arguments: dict[str, Any]) -> tuple[Case, tuple[str, ...]]:
 def work(problem: Problem, stage: Stage) -> Work:
     """The operators of a stage, counted by genz_jax in float64, as float32."""
     with jax.enable_x64(True):
-        case, order = arrays_case(problem.arguments(flops=1.0, mem_bw=1.0))
+        case, order = arrays_case(problem.arguments(flops=1e15, mem_bw=1e12))
         arrays = labels.to_arrays(case, order)
         model, platform, workload, deployment = prepare(
             arrays.model, arrays.platform, arrays.workload, arrays.parallelism, arrays.precision, genz

@@ -5,18 +5,27 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 
-from genz_jax import units
-from genz_jax.fields import COUNT, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, number
+from genz_jax import sense, units
+from genz_jax.fields import COUNT, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, number, single
 
 AttentionT = TypeVar("AttentionT", bound="Attention")
 
 # ------------------------------------------------------------------------------------------------------ attention
 
 
+def _at_most_layers(part: Any, *names: str) -> None:
+    """Raise ValueError if a part has more layers of a kind than layers."""
+    for name in names:
+        numbers = single(getattr(part, name), part.layers)
+        if numbers is not None and numbers[0] > numbers[1]:
+            where = f"{type(part).__name__}.{name} = {numbers[0]:g}"
+            raise ValueError(f"{where}: must be at most the layers of this kind, {numbers[1]:g}")
+
+
 class Attention(Spec):
     """Attention layers of one kind: MHA (kv_heads = heads), GQA, or MQA (kv_heads = 1)."""
 
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
     heads: Number = number(units.ONE, "query heads", rule=WHOLE)
     kv_heads: Number = number(units.ONE, "key and value heads", rule=WHOLE)
     head_dim: Number = number(units.ONE, "size of one head of queries and keys", rule=WHOLE)
@@ -39,6 +48,9 @@ class Attention(Spec):
     shared_kv_layers: Number = number(
         units.ONE, "layers that read the keys and values of another", 0, rule=COUNT, keyword=True
     )
+
+    def _agree(self) -> None:
+        _at_most_layers(self, "tied_layers", "shared_kv_layers")
 
     def absent(self: AttentionT, **changes: Any) -> AttentionT:
         return super().absent(tied_layers=0, shared_kv_layers=0, **changes)
@@ -76,7 +88,7 @@ class SparseAttention(Attention):
 class LatentAttention(Spec):
     """Multi-head latent attention (MLA, arXiv 2405.04434): keys and values are projections of one cached latent."""
 
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
     heads: Number = number(units.ONE, "query heads", rule=WHOLE)
     q_lora_rank: Number = number(units.ONE, "rank of the query latent, 0 for a full projection", rule=COUNT)
     kv_lora_rank: Number = number(units.ONE, "rank of the key-value latent", rule=WHOLE)
@@ -110,7 +122,7 @@ class CompressedAttention(Spec):
     theirs (HCA).
     """
 
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
     heads: Number = number(units.ONE, "query heads", rule=WHOLE)
     head_dim: Number = number(units.ONE, "size of one head, and of the key that is the value", rule=WHOLE)
     q_lora_rank: Number = number(units.ONE, "rank of the query latent", rule=WHOLE)
@@ -129,7 +141,7 @@ class CompressedAttention(Spec):
 class SSM(Spec):
     """Mamba-1 layers: selective state space with a diagonal state matrix (arXiv 2312.00752)."""
 
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
     d_inner: Number = number(units.ONE, "inner channels", rule=WHOLE)
     d_state: Number = number(units.ONE, "state size per channel", rule=WHOLE)
     d_conv: Number = number(units.ONE, "width of the causal convolution", rule=WHOLE)
@@ -142,7 +154,7 @@ class SSM(Spec):
 class SSD(Spec):
     """Mamba-2 layers: structured state space duality with a scalar decay per head (arXiv 2405.21060)."""
 
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
     heads: Number = number(units.ONE, "heads", rule=WHOLE)
     head_dim: Number = number(units.ONE, "size of one head", rule=WHOLE)
     d_state: Number = number(units.ONE, "state size per channel", rule=WHOLE)
@@ -160,7 +172,7 @@ class DeltaNet(Spec):
     (arXiv 2510.26692).
     """
 
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
     key_heads: Number = number(units.ONE, "heads of queries and keys", rule=WHOLE)
     value_heads: Number = number(units.ONE, "heads of values, each with a state", rule=WHOLE)
     key_head_dim: Number = number(units.ONE, "size of one head of queries and keys", rule=WHOLE)
@@ -178,7 +190,7 @@ class DeltaNet(Spec):
 class LinearAttention(Spec):
     """Lightning attention layers: linear attention with a fixed decay per head and a gate (arXiv 2501.08313)."""
 
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
     heads: Number = number(units.ONE, "heads, each with a state", rule=WHOLE)
     head_dim: Number = number(units.ONE, "size of one head", rule=WHOLE)
     norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
@@ -191,12 +203,15 @@ class LinearAttention(Spec):
 class FFN(Spec):
     """Dense feed-forward layers. Where their inner sizes differ, the mean gives the same parameters and FLOPs."""
 
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
     intermediate_size: Number = number(units.ONE, "inner size, mean of the layers", rule=NOT_NEGATIVE)
     in_projections: Number = number(units.ONE, "matrices from hidden to inner size: 2 if gated, else 1", 2, rule=COUNT)
     norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
     biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
     tied_layers: Number = number(units.ONE, "layers that share the weights of another", 0, rule=COUNT, keyword=True)
+
+    def _agree(self) -> None:
+        _at_most_layers(self, "tied_layers")
 
     def absent(self, **changes: Any) -> "FFN":
         return super().absent(tied_layers=0, **changes)
@@ -215,7 +230,7 @@ class LatentExperts(Spec):
 class MoE(Spec):
     """Mixture-of-experts layers: `top_k` of `experts` for each token, and experts that all tokens share."""
 
-    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT)
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
     experts: Number = number(units.ONE, "routed experts", rule=WHOLE)
     top_k: Number = number(units.ONE, "routed experts of a token", rule=WHOLE)
     intermediate_size: Number = number(units.ONE, "inner size of a routed expert", rule=COUNT)
@@ -268,7 +283,7 @@ class Model(Spec):
     """A language model as counts of layers of each kind. A kind that it lacks is None and costs nothing."""
 
     hidden_size: Number = number(units.ONE, "model width", rule=WHOLE)
-    layers: Number = number(units.ONE, "blocks, the unit of pipeline parallelism", rule=WHOLE)
+    layers: Number = number(units.ONE, "blocks, the unit of pipeline parallelism", rule=WHOLE, limits=sense.LAYERS)
     vocab_size: Number = number(units.ONE, "entries of the vocabulary", rule=WHOLE)
     tied_embeddings: Number = number(units.ONE, "1 if embedding and head are one matrix, else 0", 0, rule=SHARE)
     final_norms: Number = number(
@@ -276,7 +291,12 @@ class Model(Spec):
     )
     head_biases: Number = number(units.ONE, "elements of the head's bias", 0, rule=COUNT, keyword=True)
     other_parameters: Number = number(
-        units.ONE, "parameters of other kinds, as of learned positions", 0, rule=COUNT, keyword=True
+        units.ONE,
+        "parameters of other kinds, as of learned positions",
+        0,
+        rule=COUNT,
+        keyword=True,
+        limits=sense.of(units.ONE),
     )
     mtp_layers: Number = number(units.ONE, "modules for multi-token prediction", 0, rule=COUNT, keyword=True)
     mtp_dense: Number = number(

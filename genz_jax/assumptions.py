@@ -44,6 +44,7 @@ class Assumptions:
         memory_of: what a device must hold. `engine`: weights, cache, peak of activations and buffers of collectives,
             within what the runtime's reserve leaves. `published`: weights and cache, within the capacity
             (work/footprint.py, machine/memory.py).
+        collectives: latency of collectives by the `topology` of each level; or `rings` everywhere (machine/network.py).
         pipeline: `scheduled` counts the filling of the pipeline; `published` takes batch/latency (stages.py).
         sparse_attention: where a model has an indexer, a query sees the tokens that it selects (DSA, arXiv 2512.02556),
             and the indexer's own work counts; else all of the context (work/attention.py, `_indexer`).
@@ -81,6 +82,7 @@ class Assumptions:
     cache_block: int = 16
     prefill: Literal["bounded", "whole"] = "bounded"
     memory_of: Literal["engine", "published"] = "engine"
+    collectives: Literal["topology", "rings"] = "topology"
     pipeline: Literal["scheduled", "published"] = "scheduled"
     sparse_attention: bool = True
     even_sharding: bool = True
@@ -98,6 +100,7 @@ class Assumptions:
             "cache_of": ("batch", "micro-batch"),
             "prefill": ("bounded", "whole"),
             "memory_of": ("engine", "published"),
+            "collectives": ("topology", "rings"),
             "pipeline": ("scheduled", "published"),
             "energy_of": ("all devices", "one device"),
             "infeasible": ("nan", "finite"),
@@ -135,6 +138,7 @@ genz = Assumptions(
     cache_block=1,
     prefill="whole",
     memory_of="published",
+    collectives="rings",
     pipeline="published",
     sparse_attention=False,
     even_sharding=False,

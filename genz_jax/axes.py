@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from genz_jax import units
+from genz_jax import quantities, units
 
 MOST = 10**7
 """Values of an axis at most: 80 MB. A grid has as many points as its axes multiply to."""
@@ -75,8 +75,8 @@ def _read(values: Sequence[Any]) -> tuple[list[float], str | None]:
     found: set[str | None] = set()
     for value in values:
         try:
-            number, unit = units.parse_any(value) if isinstance(value, str) else (float(value), None)
-        except TypeError:
+            number, unit = _one(value)
+        except (TypeError, OverflowError):
             raise ValueError(f"axis: {value!r} is not a number; give numbers, or texts with units") from None
         found_numbers.append(number)
         if unit or number:  # 0 needs no unit
@@ -87,11 +87,20 @@ def _read(values: Sequence[Any]) -> tuple[list[float], str | None]:
     return found_numbers, found.pop() if found else None
 
 
-def axis(values: Sequence[Any] | np.ndarray, dim: str | None = None) -> Axis:
+def _one(value: Any) -> tuple[float, str | None]:
+    if isinstance(value, str):
+        return units.parse_any(value)
+    if quantities.is_quantity(value):
+        number, unit = quantities.read("axis", value)
+        return float(number), unit
+    return float(value), None
+
+
+def axis(values: Any, dim: str | None = None) -> Axis:
     """Make an axis of given values.
 
     Args:
-        values: numbers, or texts with units such as `["1 TB/s", "2 TB/s"]`.
+        values: numbers, texts with units such as `["1 TB/s", "2 TB/s"]`, or quantities of pint, astropy or unyt.
         dim: name of the dimension; by default the name of the field that the axis is put in. Axes of the same
             dimension are zipped.
 
@@ -106,8 +115,12 @@ def axis(values: Sequence[Any] | np.ndarray, dim: str | None = None) -> Axis:
     """
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise ValueError(f"axis: {values!r} is not a list of values; write e.g. gz.axis([1, 2, 4])")
+    if quantities.is_quantity(values):
+        read, unit = quantities.read("axis", values)
+        return axis(read, dim) if unit is None else Axis(axis(read).values, (dim,) if dim else None, unit)
     _check_length(values.shape if isinstance(values, np.ndarray) else (len(values),))
-    if np.ndim(values) > 1:
+    of_quantities = len(values) > 0 and not hasattr(values, "ndim") and quantities.is_quantity(next(iter(values)))
+    if not of_quantities and np.ndim(values) > 1:
         raise ValueError("axis: the values have more than one dimension; use an xarray.DataArray with named dimensions")
     if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.number):
         return Axis(values, (dim,) if dim else None)
@@ -169,16 +182,14 @@ def from_labelled(array: Any) -> Axis:
     """
     unit = None
     _check_length(tuple(getattr(array, "shape", ())))
-    values = np.asarray(array.values, dtype=float)
     if not array.dims:
         raise ValueError("axis: a labelled array without a dimension is a single number; give float(array)")
-    if text := array.attrs.get("units"):
-        if text in (units.ONE, "dimensionless"):
-            unit = None
-        elif text in {units.BYTE_RATE, units.FLOP_RATE, units.TOKEN_RATE}:
-            unit = text
-        else:
-            factor, unit = units.parse_any(f"1 {text}")
+    if quantities.is_quantity(getattr(array, "data", None)):
+        values, unit = quantities.read("axis", array.data)
+    else:
+        values = np.asarray(array.values, dtype=float)
+        if (text := array.attrs.get("units")) is not None:
+            factor, unit = quantities.unit_of(str(text))
             values = values * factor
     coords: Mapping[str, np.ndarray] = {d: np.asarray(array.coords[d].values) for d in array.dims if d in array.coords}
     attrs = {d: dict(array.coords[d].attrs) for d in coords}
@@ -187,4 +198,4 @@ def from_labelled(array: Any) -> Axis:
 
 def is_labelled(value: Any) -> bool:
     """True for an `xarray.DataArray` (by its attributes, so that xarray need not be imported here)."""
-    return hasattr(value, "dims") and hasattr(value, "coords") and hasattr(value, "values")
+    return hasattr(value, "dims") and hasattr(value, "coords") and hasattr(type(value), "values")

@@ -130,6 +130,8 @@ def _refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assu
     elif reason is Reason.cached_beyond_prompt:
         cached, prompt = (float(np.max(getattr(case.workload, name))) for name in ("cached_tokens", "input_tokens"))
         message = f"Workload.cached_tokens = {cached:g}: at most {prompt - 1:g} of the {prompt:g} prompt tokens"
+    elif reason is Reason.chunks_do_not_agree:
+        message = "Workload.prefill_chunks and decode_chunks do not agree"
     else:
         joined = max(float(level.size) for level in case.platform.network)
         sizes = "tp·ep·pp" if cp == 1 else "tp·ep·cp·pp"

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from genz_jax import units
+from genz_jax import quantities, sense, units
 from genz_jax.axes import Axis, from_labelled, is_labelled
 
 SpecT = TypeVar("SpecT", bound="Spec")
@@ -20,17 +20,19 @@ Number = Any
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What values a field takes: the bound, whether it is included, and whether they are whole."""
+    """What values a field takes: the bound, whether it is included, whether they are whole, and what makes sense."""
 
     text: str
     low: float = 0.0
     low_included: bool = False
     high: float = np.inf
     whole: bool = False
+    limits: sense.Sense = sense.ANY
+    choices: tuple[str, ...] = ()
 
     def broken(self, values: np.ndarray) -> np.ndarray | np.bool_:
         """Mask of the values that break the rule."""
-        good = np.isfinite(values) & (values <= self.high)
+        good = np.isfinite(values) & (values <= self.high) & ~((values == 0) & np.signbit(values))
         good &= values >= self.low if self.low_included else values > self.low
         return ~(good & (values == np.round(values))) if self.whole else ~good
 
@@ -51,6 +53,7 @@ def number(
     rule: Rule = POSITIVE,
     keyword: bool = False,
     absent: float | None = None,
+    limits: sense.Sense | None = None,
 ) -> Any:
     """Declare a numeric field of a spec.
 
@@ -61,14 +64,34 @@ def number(
         rule: what values it takes.
         keyword: it is given by keyword only.
         absent: the value that means the same as absence, if the number may be absent, for `stack`.
+        limits: sizes that make sense, by default those of the unit.
     """
+    if limits is None:
+        limits = sense.COUNT if rule.whole else sense.ANY if np.isfinite(rule.high) else sense.of(unit)
+    rule = dataclasses.replace(rule, limits=limits)
     metadata = {"units": unit, "long_name": long_name, "rule": rule, "absent": absent}
     metadata["optional"] = default is None or absent is not None
     return eqx.field(default=default, metadata=metadata, kw_only=keyword)
 
 
+def choice(long_name: str, choices: tuple[str, ...], default: str, keyword: bool = False) -> Any:
+    """Declare a field that is one of several choices, given by name and held as its place, so that it may be an axis.
+
+    Args:
+        long_name: description.
+        choices: the names.
+        default: one of them.
+        keyword: it is given by keyword only.
+    """
+    text = "must be " + " or ".join(f"{name!r} ({code})" for code, name in enumerate(choices))
+    rule = Rule(text, low_included=True, high=len(choices) - 1.0, whole=True, choices=choices)
+    return number(units.ONE, long_name, default, rule, keyword=keyword)
+
+
 def convert(where: str, value: Any, unit: str, rule: Rule) -> Any:
-    """Read a value for field `where`: text to base units, plain numbers to float64 arrays; tracers pass.
+    """Read a value for field `where`: text to base units, names to their codes, plain numbers to float64 arrays.
+
+    Tracers pass.
 
     Raises:
         ValueError: the value is no number, is in another unit, or breaks the rule.
@@ -79,32 +102,41 @@ def convert(where: str, value: Any, unit: str, rule: Rule) -> Any:
         value = from_labelled(value)
     if isinstance(value, Axis):
         units.check_unit(f"{where}: the axis", value.unit, unit)
-        _check(where, value.values, rule)
+        _check(where, value.values, rule, unit)
         return value
     if isinstance(value, Tracer):
         return value
+    if quantities.is_quantity(value):
+        value, found = quantities.read(where, value)
+        units.check_unit(f"{where}: the quantity", found, unit)
+    if isinstance(value, str) and value in rule.choices:
+        value = float(rule.choices.index(value))
     if isinstance(value, str):
         try:
             value = units.parse(value, unit)
         except ValueError as error:
-            raise ValueError(f"{where} = {error}") from None
+            told = f"{value!r}: {rule.text}" if rule.choices else error
+            raise ValueError(f"{where} = {told}") from None
     if isinstance(value, jax.Array):
-        _check(where, np.asarray(value), rule)
+        _check(where, np.asarray(value), rule, unit)
         return value
     try:
         value = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{where} = {units.brief(value)}: not a number; {rule.text}") from None
-    _check(where, value, rule)
+    _check(where, value, rule, unit)
     return value
 
 
-def _check(where: str, values: np.ndarray, rule: Rule) -> None:
+def _check(where: str, values: np.ndarray, rule: Rule, unit: str) -> None:
     broken = np.asarray(rule.broken(values))
-    if broken.any():
-        worst = float(values[broken].flat[0]) if values.ndim else float(values)
-        place = f" (at {int(np.argmax(broken.ravel()))} of {values.size} values)" if values.ndim else ""
-        raise ValueError(f"{where} = {worst:g}{place}: {rule.text}")
+    beyond = np.asarray(rule.limits.broken(values)) if not broken.any() else np.asarray(False)
+    wrong = broken if broken.any() else beyond
+    if wrong.any():
+        worst = float(values[wrong].flat[0]) if values.ndim else float(values)
+        place = f" (at {int(np.argmax(wrong.ravel()))} of {values.size} values)" if values.ndim else ""
+        told = rule.limits.text(worst, unit) if beyond.any() else rule.text
+        raise ValueError(f"{where} = {worst:g}{place}: {told}")
 
 
 class Label:
@@ -144,6 +176,11 @@ class Spec(eqx.Module):
                 continue
             where = f"{type(self).__name__}.{field.name}"
             object.__setattr__(self, field.name, convert(where, value, field.metadata["units"], field.metadata["rule"]))
+
+        self._agree()
+
+    def _agree(self) -> None:
+        """Raise ValueError if numbers of this spec contradict each other."""
 
     def replace(self: SpecT, **changes: Any) -> SpecT:
         """Return a copy with other values.
@@ -236,7 +273,8 @@ class Spec(eqx.Module):
             if "units" in field.metadata and value is not None:
                 text = repr(value)
                 if not isinstance(value, Axis | Tracer) and np.ndim(value) == 0:
-                    text = units.show(float(np.asarray(value)), field.metadata["units"])
+                    choices = field.metadata["rule"].choices
+                    text = choices[int(value)] if choices else units.show(float(value), field.metadata["units"])
                 lines.append(f"{indent}{field.name:<{28 - len(indent)}} {text:>16}   {field.metadata['long_name']}")
             elif isinstance(value, Spec):
                 lines += [f"{indent}{field.name}", *value._lines(indent + "  ")]
@@ -251,6 +289,13 @@ def shared(spec: SpecT) -> SpecT:
     for leaf in jax.tree.leaves(spec):
         leaf.setflags(write=False)
     return spec
+
+
+def single(*values: Any) -> tuple[float, ...] | None:
+    """Values as plain numbers, for rules between them; None if one is absent, an axis, an array or traced."""
+    if any(value is None or isinstance(value, Axis | Tracer) or np.ndim(value) for value in values):
+        return None
+    return tuple(float(np.asarray(value)) for value in values)
 
 
 LONGEST = 100

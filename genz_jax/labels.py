@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import enum
 import functools
 import importlib.metadata
 import json
@@ -341,20 +342,43 @@ def _attributes(case: Case, names: dict[str, str], question: Question) -> dict[s
     }
 
 
-def words(codes: xr.DataArray) -> xr.DataArray:
+def words(codes: Any) -> Any:
     """The words that a coded variable (`bound`, `reason`) stands for.
 
     Args:
-        codes: a variable with `flag_values` and `flag_meanings`, also after a trip through a file.
+        codes: a variable with `flag_values` and `flag_meanings`, also after a trip through a file; or what results
+            have: words, which stay as they are, members of an enumeration, or `reason_code` of one point or of many.
+
+    Returns:
+        Words in the same form: a DataArray, a text or an array of texts.
 
     Raises:
         ValueError: it has no codes.
     """
+    if not isinstance(codes, xr.DataArray):
+        return _plain_words(codes)
     if "flag_meanings" not in codes.attrs:
         raise ValueError(f"{codes.name}: no flag_meanings; only coded variables such as bound and reason have words")
     meanings = np.array([*codes.attrs["flag_meanings"].split(), "unwritten"])  # a store has −1 where nothing is yet
     kept = {k: v for k, v in codes.attrs.items() if not k.startswith("flag_")}
     return xr.DataArray(meanings[codes.values.astype(int)], codes.coords, codes.dims, codes.name, kept)
+
+
+def _plain_words(codes: Any) -> Any:
+    """Words of what is not labelled."""
+    if isinstance(codes, enum.Enum):
+        return codes.name
+    array = np.asarray(codes)
+    if array.dtype.kind == "U":
+        known = {member.name for kind in _MEANINGS for member in kind}
+        if unknown := sorted(set(array.ravel().tolist()) - known):
+            raise ValueError(f"words: {unknown[0]!r} is no reason, bound or format")
+        return str(array) if array.ndim == 0 else array
+    names = np.array([member.name for member in Reason])
+    if array.dtype.kind not in "iu" or (array.size and not (0 <= array.min() and array.max() < len(names))):
+        raise ValueError(f"words: {codes!r}: must be a coded variable, words, or codes of a reason")
+    found = names[array]
+    return str(found) if found.ndim == 0 else found
 
 
 def probe(case: Case, order: tuple[str, ...]) -> Case:

@@ -13,7 +13,7 @@ SECOND, WATT, JOULE = "s", "W", "J"
 TOKEN, TOKEN_RATE = "token", "token s-1"
 REQUEST_RATE = "request s-1"
 JOULE_PER_TOKEN = "J token-1"
-AREA, MONEY = "mm2", "USD"
+AREA, MONEY = "m2", "USD"
 MONEY_PER_HOUR, MONEY_PER_MEGATOKEN = "USD h-1", "USD Mtoken-1"
 ONE = "1"
 
@@ -34,11 +34,10 @@ _SYMBOLS = {  # spelling: (base unit, factor)
     "token": (TOKEN, 1.0),
     "tokens": (TOKEN, 1.0),
     "tok": (TOKEN, 1.0),
-    "mm2": (AREA, 1.0),
-    "mm²": (AREA, 1.0),
     "USD": (MONEY, 1.0),
     "$": (MONEY, 1.0),
 }
+_AREAS = {"m": 1.0, "dm": 1e-2, "cm": 1e-4, "mm": 1e-6, "um": 1e-12, "µm": 1e-12, "μm": 1e-12, "nm": 1e-18}
 _PER_SECOND = {"FLOPS": "FLOP", "FLOPs": "FLOP", "flops": "flop", "OPS": "OP", "Bps": "B", "bps": "b"}
 _TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf|nan)\s*([^\d\s/][^\s/]*)?\s*(/\s*s)?\s*")
 _EXAMPLES = {
@@ -65,6 +64,8 @@ def brief(value: object) -> str:
 
 def _split(symbol: str) -> tuple[str, float] | None:
     """Base unit and factor of a unit symbol with its prefix ("TB" → byte, 1e12); None if there is no such unit."""
+    if symbol[-1:] in ("2", "²") and symbol[:-1] in _AREAS:  # the prefix is squared too
+        return AREA, _AREAS[symbol[:-1]]
     for prefix in sorted(_PREFIXES, key=len, reverse=True):
         base = symbol[len(prefix) :]
         if symbol.startswith(prefix) and base in _SYMBOLS:
@@ -101,7 +102,7 @@ def parse_any(text: str) -> tuple[float, str | None]:
     found = _split(symbol)
     if found is None:
         raise ValueError(
-            f"{brief(text)} has the unknown unit {brief(match[2])}; known are B, b, FLOP, s, W, J, token with the "
+            f"{brief(text)} has the unknown unit {brief(match[2])}; known are B, b, FLOP, s, W, J, token, mm2 with the "
             "prefixes n u m k M G T P or Ki Mi Gi Ti, and '/s' for a rate"
         )
     unit, factor = found
@@ -135,13 +136,15 @@ def check_unit(what: str, found: str | None, wanted: str) -> None:
 _SHOWN = {BYTE: "B", BYTE_RATE: "B/s", FLOP: "FLOP", FLOP_RATE: "FLOP/s", SECOND: "s", WATT: "W", JOULE: "J"}
 _SHOWN |= {TOKEN: "tokens", TOKEN_RATE: "tokens/s", REQUEST_RATE: "requests/s", ONE: "", JOULE_PER_TOKEN: "J/token"}
 _SHOWN |= {AREA: "mm²", MONEY: "USD", MONEY_PER_HOUR: "USD/h", MONEY_PER_MEGATOKEN: "USD/Mtoken"}
-_UNSCALED = {TOKEN, TOKEN_RATE, REQUEST_RATE, ONE, AREA, MONEY, MONEY_PER_HOUR, MONEY_PER_MEGATOKEN}
+_SCALED = {BYTE, BYTE_RATE, FLOP, FLOP_RATE, SECOND, WATT, JOULE, JOULE_PER_TOKEN}
 
 
 def show(value: float, unit: str, digits: int = 4) -> str:
     """Write a value in base units as short text, e.g. `show(3.35e12, "byte s-1")` is "3.35 TB/s"."""
     symbol = _SHOWN.get(unit, unit)
-    if not math.isfinite(value) or value == 0 or unit in _UNSCALED:
+    if unit == AREA:
+        value *= 1e6
+    if not math.isfinite(value) or value == 0 or unit not in _SCALED:
         number = f"{value:,.{digits}g}" if abs(value) < 1e4 or not math.isfinite(value) else f"{value:,.0f}"
         return f"{number} {symbol}".strip()
     steps = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}

@@ -80,7 +80,7 @@ def test_a_labelled_array_keeps_its_dimensions_and_labels():
 )
 def test_units_of_a_labelled_array(text, factor):
     attrs = {} if text is None else {"units": text}
-    array = xr.DataArray([2.0, 3.0], dims="x", attrs=attrs)
+    array = xr.DataArray([2e6, 3e6], dims="x", attrs=attrs)
     axis = gz.platform("H100-SXM").replace(mem_bw=array).mem_bw
     np.testing.assert_allclose(axis.values, array.values * factor, rtol=1e-15)
 

@@ -185,4 +185,5 @@ def test_systems_of_the_published_analyser(name, size):
 def test_names_and_aliases_are_completed():
     assert _models("llama2-7") == ["llama2-7b", "llama2-70b"]
     assert "meta-llama/Llama-3.1-8B" in _models("meta-llama/llama-3.1-")
-    assert _platforms("H100-SXM,B20")[0] == "H100-SXM,B200"
+    assert _platforms("H100-SXM,B20") == ["H100-SXM,B200"]
+    assert _platforms("nvidia h2") == ["NVIDIA H200", "NVIDIA H20"]

@@ -226,3 +226,59 @@ def test_too_many_devices_for_the_network():
     platform = network([(8, 1e11, 1e-6), (64, 1e10, 5e-6)])
     assert [bool(too_small(float(n), platform)) for n in (1, 8, 64, 65)] == [False, False, False, True]
     assert not bool(too_small(2.0, network([(64, 1e11, 1e-6), (8, 1e10, 5e-6)])))
+
+
+MIXED = ["H100-SXM", "TPU-v5p"]
+SWITCHED = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+
+
+@pytest.mark.parametrize("kind", SWITCHED)
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8, 64])
+def test_on_a_switch_every_rank_is_one_hop_away(kind, ranks):
+    # The bandwidth term is that of the ring; an all-reduce goes to the switch and back twice.
+    latency, nbytes = 3e-6, 1e6
+    ring = gz.NetworkLevel(64, 1e11, 0.0)
+    carried = ours(kind, nbytes, ranks, gz.Platform(1e15, 1e12, 1e11, network=(ring,), collective_overhead=OVERHEAD))
+    level = gz.NetworkLevel(64, 1e11, latency, "switch")
+    found = ours(kind, nbytes, ranks, gz.Platform(1e15, 1e12, 1e11, network=(level,), collective_overhead=OVERHEAD))
+    hops = (2 if kind == "all_reduce" else 1) if ranks > 1 else 0
+    assert found == pytest.approx(carried + hops * latency, rel=1e-6)
+
+
+def test_two_switches_take_the_hops_of_both():
+    levels = (gz.NetworkLevel(8, 1e30, 1e-6, "switch"), gz.NetworkLevel(64, 1e30, 5e-6, "switch"))
+    platform = gz.Platform(1e15, 1e12, 1e11, network=levels, collective_overhead=0)
+    assert ours("all_reduce", 1e6, 16, platform) == pytest.approx(2 * 1e-6 + 2 * 5e-6, rel=1e-6)
+    assert ours("all_reduce", 1e6, 8, platform) == pytest.approx(2 * 1e-6, rel=1e-6)
+
+
+def test_genz_knows_rings_alone():
+    chip = gz.platform("H100-SXM")
+    rings = chip.replace(**{f"network.{i}.topology": "ring" for i in range(len(chip.network))})
+    asked: dict[str, Any] = dict(workload=gz.Workload(1, 512, 16), parallelism=gz.Parallelism(tp=8))
+    published = [float(gz.estimate("llama-3.1-8b", p, assumptions="genz", **asked).tpot) for p in (chip, rings)]
+    assert published[0] == published[1]
+    ours_ = [float(gz.estimate("llama-3.1-8b", p, **asked).tpot) for p in (chip, rings)]
+    assert ours_[0] < ours_[1]
+
+
+@pytest.mark.parametrize("name", ["GB200", "H100-SXM", "MI300X"])
+def test_more_tensor_parallel_ranks_are_not_slower_on_a_switch(name):
+    chip = gz.platform(name).replace(mem_capacity="1 TB")
+    ds = gz.sweep("llama-3.1-70b", chip, gz.Workload(1, 1024, 128), gz.Parallelism(tp=gz.axis([1, 2, 4, 8])),
+                  figures=["tpot"])  # fmt: skip
+    assert (np.diff(ds.tpot.values) < 0).all()
+
+
+def test_topologies_are_an_axis_and_mix_in_a_list():
+    level = gz.NetworkLevel(8, "450 GB/s", "1 us", gz.axis([0, 1]))
+    chip = gz.platform("H100-SXM").replace(network=(level,))
+    ds = gz.sweep("llama-3.1-8b", chip, gz.Workload(1, 64, 4), gz.Parallelism(tp=8), figures=["tpot"])
+    assert float(ds.tpot[1]) < float(ds.tpot[0])
+    mixed = gz.sweep("llama-3.1-8b", MIXED, gz.Workload(1, 64, 4), gz.Parallelism(tp=8), figures=["tpot"])
+    for name in MIXED:
+        one = gz.estimate("llama-3.1-8b", name, gz.Workload(1, 64, 4), gz.Parallelism(tp=8))
+        assert float(mixed.tpot.sel(platform=name)) == pytest.approx(float(one.tpot), rel=1e-6)
+    assert "switch" in str(gz.platform("H100-SXM"))
+    with pytest.raises(ValueError, match=r"NetworkLevel\.topology = 'mesh': must be 'ring' \(0\) or 'switch' \(1\)"):
+        gz.NetworkLevel(8, 1e11, 1e-6, "mesh")

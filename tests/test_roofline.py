@@ -55,7 +55,7 @@ def test_tensors_on_chip_take_no_memory_time(on_chip: str):
 
 
 def test_vector_operators_wait_for_memory_alone():
-    platform = gz.Platform(1.0, 2e12, 1e12, memory_efficiency=0.5)
+    platform = gz.Platform(1e9, 2e12, 1e12, memory_efficiency=0.5)
     time = timed(elementwise.norm("n", rows=11.0, width=13.0, precision=BF16), platform)
     assert float(time.compute) == 0.0
     assert float(time.latency) == float(time.memory) == pytest.approx(4 * 2 * 11 * 13 / 2e12 / 0.5, rel=1e-12)
@@ -64,8 +64,8 @@ def test_vector_operators_wait_for_memory_alone():
 @given(a=st.floats(0, 1e6), b=st.floats(0, 1e6), smooth=st.sampled_from([1e-3, 0.01, 0.05, 0.2, 0.5]))
 def test_smooth_maximum_keeps_its_bounds(a: float, b: float, smooth: float):
     # FLOPs and bytes that take a and b seconds.
-    op = operators.Operator("x", "gemm", "ffn", flops=a + 1e-9, input=b)
-    platform = gz.Platform(1.0, 1.0, 1.0)
+    op = operators.Operator("x", "gemm", "ffn", flops=(a + 1e-9) * 1e12, input=b * 1e12)
+    platform = gz.Platform(1e12, 1e12, 1e12)
     largest = max(a + 1e-9, b)
     latency = float(timed(op, platform, assumptions.default.replace(smooth=smooth)).latency)
     assert largest * (1 - 1e-12) <= latency <= largest * 2**smooth * (1 + 1e-12)
@@ -75,8 +75,8 @@ def test_smooth_maximum_keeps_its_bounds(a: float, b: float, smooth: float):
 
 
 def test_smooth_maximum_becomes_exact():
-    op = operators.Operator("x", "gemm", "ffn", flops=3.0, input=2.9)
-    platform = gz.Platform(1.0, 1.0, 1.0)
+    op = operators.Operator("x", "gemm", "ffn", flops=3e12, input=2.9e12)
+    platform = gz.Platform(1e12, 1e12, 1e12)
     errors = [
         float(timed(op, platform, assumptions.default.replace(smooth=tau)).latency) / 3.0 - 1.0
         for tau in (0.5, 0.1, 0.02, 0.004, 0.0005, 0.0)
@@ -94,7 +94,7 @@ def test_smooth_maximum_has_a_finite_gradient(smooth: float, flops: float, moved
 
     def latency(rate, bandwidth):
         op = operators.Operator("x", "gemm", "ffn", flops=flops, input=moved)
-        return timed(op, gz.Platform(1.0, 1.0, 1.0).replace(flops=rate, mem_bw=bandwidth), physics).latency
+        return timed(op, gz.Platform(1e12, 1e12, 1e12).replace(flops=rate, mem_bw=bandwidth), physics).latency
 
     slopes = jax.grad(latency, (0, 1))(jnp.asarray(2.0), jnp.asarray(3.0))
     assert all(math.isfinite(slope) and slope <= 0 for slope in slopes)

@@ -339,7 +339,7 @@ def test_the_smallest_system_by_the_published_rule():
                        progress=False)  # fmt: skip
     alone = gz.estimate("llama-3.1-70b", gz.platform("H100-SXM").replace(mem_capacity="10 TB"), load, stage="decode",
                         assumptions="genz")  # fmt: skip
-    size = 2 ** math.ceil(math.log2(float(alone.memory) / 80e9))
+    size = 2 ** math.ceil(math.log2(float(alone.memory) / float(gz.platform("H100-SXM").mem_capacity)))
     while True:
         columns = c.reference_spreads(size, 64, 80)
         pairs = [(t, p) for t, p in zip(columns["tp"].tolist(), columns["pp"].tolist(), strict=True) if p <= 8]

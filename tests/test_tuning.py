@@ -141,7 +141,7 @@ def test_batch_and_parallel_sizes_are_whole_and_allowed(served):
     result = gz.estimate(MODEL, served.platform, load, served.parallelism, "fp8")
     cost = gz.cost(served.platform)
     assert bool(result.feasible)
-    assert float(cost.area) <= 400 * (1 + 1e-9)
+    assert float(cost.area) <= 400e-6 * (1 + 1e-9)
     assert float(gz.cost_per_million_tokens(result, cost)) == pytest.approx(served.value, rel=1e-9)
 
 
@@ -166,7 +166,7 @@ def test_no_design_near_the_optimum_is_better(served):
     )
     cost = gz.cost(platform)
     price = cost.cost_per_hour / (3600 * sweep.throughput_per_device) * 1e6
-    good = sweep.feasible & (sweep.ttft <= 0.3) & (sweep.tpot <= 5e-3) & (cost.area <= 400)
+    good = sweep.feasible & (sweep.ttft <= 0.3) & (sweep.tpot <= 5e-3) & (cost.area <= 400e-6)
     assert int(good.sum()) > 100
     assert float(price.where(good).min()) >= served.value * (1 - 1e-6)
 

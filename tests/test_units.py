@@ -1,11 +1,13 @@
 import math
+import re
 
 import numpy as np
 import pint
 import pytest
 from hypothesis import given, strategies as st
 
-from genz_jax import results, specs, units
+import genz_jax as gz
+from genz_jax import results, units
 from genz_jax.fields import Spec
 
 PREFIXES = {
@@ -51,7 +53,7 @@ finite = st.floats(1e-6, 1e15)
 @pytest.fixture(scope="module")
 def ureg() -> pint.UnitRegistry:
     registry = pint.UnitRegistry()
-    for name in ("flop", "token", "request"):
+    for name in ("flop", "token", "request", "USD"):
         registry.define(f"{name} = [{name}]")
     return registry
 
@@ -200,16 +202,51 @@ def test_a_thousandth_of_a_bit_is_no_link_rate():
         units.parse("400 mbps", units.BYTE_RATE)
 
 
-def test_unit_spellings_of_all_fields_are_known_to_pint(ureg):
-    kinds = [k for k in vars(specs).values() if isinstance(k, type) and issubclass(k, Spec)]
-    kinds += [k for k in vars(results).values() if isinstance(k, type) and issubclass(k, results.Result)]
-    spellings = {
-        field.metadata["units"]
-        for kind in kinds
-        for field in kind.__dataclass_fields__.values()
-        if "units" in field.metadata
-    }
-    assert len(spellings) > 6
+def readable(text: str) -> str:
+    """A unit as pint writes it."""
+    return "" if text == units.ONE else re.sub(r"(?<=[A-Za-z])(-?\d+)", r"**\1", text).replace(" ", "*")
+
+
+def kinds_below(kind: type) -> list[type]:
+    return [kind, *(below for child in kind.__subclasses__() for below in kinds_below(child))]
+
+
+def test_units_of_all_fields_of_specs_and_results_are_known_to_pint(ureg):
+    kinds = [*kinds_below(Spec), *kinds_below(results.Result)]
+    fields = [field for kind in kinds for field in getattr(kind, "__dataclass_fields__", {}).values()]
+    spellings = {field.metadata["units"] for field in fields if "units" in field.metadata}
+    assert {"m2 s flop-1", "W m-2", "USD h-1", "J token-1"} <= spellings
     for text in spellings:
-        spelled = text.replace("-1", "**-1").replace(" ", "*")
-        assert ureg.Quantity(1.0, "" if text == "1" else spelled).magnitude == 1.0
+        assert ureg.Quantity(1.0, readable(text)).magnitude == 1.0
+
+
+def test_units_of_all_datasets_are_known_to_pint(ureg):
+    chip, work = gz.platform("H100-SXM").replace(mem_bw=gz.axis([1e12, 2e12])), gz.Workload(2, 64, 4)
+    made = [
+        gz.sweep("gpt2", chip, work),
+        gz.sweep("gpt2", chip, work, stage="memory"),
+        gz.cost(["H100-SXM", "B200"]),
+        gz.sensitivity("gpt2", "H100-SXM", work),
+        gz.gradients("gpt2", chip, work, figures="tpot", parameters=["flops"]),
+    ]
+    for ds in made:
+        for name in ds.variables:
+            if np.issubdtype(ds[name].dtype, np.number) or ds[name].dtype == bool:
+                assert ureg.Quantity(1.0, readable(ds[name].attrs["units"])).magnitude == 1.0, name
+        assert not any("mm" in str(variable.attrs.get("units")) for variable in ds.variables.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "square_metres"),
+    [("814 mm2", 814e-6), ("814mm²", 814e-6), ("8.14 cm2", 8.14e-4), ("0.000814 m2", 8.14e-4), ("1 um2", 1e-12)],
+)
+def test_areas(ureg, text, square_metres):
+    assert units.parse(text, units.AREA) == pytest.approx(square_metres, rel=1e-14)
+    number, unit = re.findall(r"([\d.]+) ?([a-z]+)", text)[0]
+    assert ureg.Quantity(float(number), f"{unit}**2").to("m**2").magnitude == pytest.approx(square_metres, rel=1e-14)
+    assert units.parse(units.show(square_metres, units.AREA), units.AREA) == pytest.approx(square_metres, rel=1e-3)
+
+
+def test_prefixes_are_not_put_before_powers():
+    assert units.show(6.81e-19, "m2 s flop-1") == "6.81e-19 m2 s flop-1"
+    assert units.show(8.14e-4, units.AREA) == "814 mm²"

@@ -73,7 +73,7 @@ def _find(what: str, name: str, source: tuple[str, frozenset[str]]) -> tuple[str
     entries, text = _entries(*source), str(name)
     found = _index(*source).get(text.strip().lower())
     if found is None:
-        shown = repr(text if len(text) <= 60 else f"{text[:57]}...")
+        shown = repr(name if len(text) <= 60 else f"{text[:57]}...")
         matches = _forms(*source).look_up(text) if 0 < len(text) <= names.LONGEST else set()
         if not matches and what == "model" and (quantized := quantized_names.split(text)) is not None:
             matches = _forms(*source).look_up(quantized.base)
@@ -203,7 +203,10 @@ def platform(name: str) -> Platform:
 def _platform(name: str) -> Platform:
     entry = _entries(*_PLATFORMS)[name]
     peaks = {key: units.parse(text, units.FLOP_RATE) for key, text in entry["flops"].items()}
-    network = tuple(NetworkLevel(level["size"], level["bandwidth"], level["latency"]) for level in entry["network"])
+    network = tuple(
+        NetworkLevel(level["size"], level["bandwidth"], level["latency"], level["topology"])
+        for level in entry["network"]
+    )
     return shared(
         Platform(
             peaks["bf16"],

@@ -125,7 +125,7 @@ def _read_chunks(prefill: Sequence[str], decode: Sequence[str]) -> dict[str, Any
     for text in decode:
         parts = text.split(":")
         if len(parts) not in (1, 2, 4):
-            raise ValueError(f"--decode = {text!r}: must be KV, N:KV or PROMPTS:SEQUENCES:PROMPT:GENERATED")
+            raise ValueError(f"--decode = {text!r}: must be KV, N:KV or PROMPTS:SEQUENCES:CONTEXT:GENERATED")
         if len(parts) < 4:
             count, length = parts if len(parts) == 2 else ("1", *parts)
             parts = [count, count, length, "0"]

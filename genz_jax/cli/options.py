@@ -11,22 +11,24 @@ def _completions(names: list[str], incomplete: str) -> list[str]:
     return [",".join([*before, name]) for name in names if name.lower().startswith(last.lower())]
 
 
-def _models(incomplete: str) -> list[str]:
+def _catalogued(what: str, incomplete: str) -> list[str]:
+    """Names of the catalogue that continue a text, or aliases where no name does."""
     from genz_jax import catalog
 
-    return _completions(catalog.spellings("model"), incomplete)
+    names = {"model": catalog.models, "platform": catalog.platforms, "workload": catalog.workloads}[what]()
+    return _completions(names, incomplete) or _completions(catalog.spellings(what), incomplete)
+
+
+def _models(incomplete: str) -> list[str]:
+    return _catalogued("model", incomplete)
 
 
 def _platforms(incomplete: str) -> list[str]:
-    from genz_jax import catalog
-
-    return _completions(catalog.spellings("platform"), incomplete)
+    return _catalogued("platform", incomplete)
 
 
 def _workloads(incomplete: str) -> list[str]:
-    from genz_jax import catalog
-
-    return _completions(catalog.spellings("workload"), incomplete)
+    return _catalogued("workload", incomplete)
 
 
 def _formats(incomplete: str) -> list[str]:
@@ -146,7 +148,7 @@ DecodeChunks = Annotated[
         "--decode",
         metavar="CHUNK",
         help="Requests that decode in a chunked iteration: KV length, N:KV for N requests, or "
-        "PROMPTS:SEQUENCES:PROMPT:GENERATED for beams (SEQUENCES in all). May be repeated.",
+        "PROMPTS:SEQUENCES:CONTEXT:GENERATED for beams (SEQUENCES in all). May be repeated.",
     ),
 ]
 Draft = Annotated[

@@ -43,7 +43,8 @@ class Slopes(Result):
             self.names, self.values, self.slopes, self.metas, strict=True
         ):
             found[name] = (value, {"units": unit, "long_name": long_name})
-            meta = {"units": f"{unit} per unit of the parameter", "long_name": f"slope of {long_name}"}
+            # The unit of the figure: those of the parameters differ, and are beside them.
+            meta = {"units": unit, "long_name": f"slope of {long_name}, per unit of the parameter"}
             found[f"{name}_gradient"] = (dict(zip(self.parameters, slopes, strict=True)), meta | {"dim": "parameter"})
         found["feasible"] = (self.feasible, {"units": units.ONE, "long_name": "the point runs"})
         meta = {"units": units.ONE, "codes": Reason, "long_name": "why the point does not run"}

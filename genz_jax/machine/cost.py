@@ -26,9 +26,13 @@ _SRAM_EFFICIENCY = 0.55
 CACTI for blocks of 256 KB to 1 MB."""
 
 
+MM2 = 1e-6
+"""A square millimetre in m²."""
+
+
 def _sram_area(cell: float) -> float:
-    """Area per byte in mm² of SRAM with bit cells of that many µm²."""
-    return 8 * cell * 1e-6 / _SRAM_EFFICIENCY
+    """Area per byte in m² of SRAM with bit cells of that many µm²."""
+    return 8 * cell * 1e-12 / _SRAM_EFFICIENCY
 
 
 # Areas of PHYs and transistors of controllers: LLMCompass, ISCA 2024, doi:10.1109/ISCA59077.2024.00082, measured on die
@@ -37,42 +41,45 @@ def _sram_area(cell: float) -> float:
 # 814 mm², 989 TFLOP/s), so that it has the caches of the cores, spare cores and the on-chip network in it.
 _NODES: dict[str, dict[str, Any]] = {
     "7nm": {
-        "compute_area": 2.14e-12,
+        "compute_area": 2.14e-12 * MM2,
         "sram_area": _sram_area(0.027),  # TSMC N7 high-density bit cell, IEDM 2016
-        "link_area": (1.888 + 74.6 / 65.6) / 25e9,  # NVLink 3: 25 GB/s one way per link
-        "stack_area": 10.45 + 552.7 / 65.6,  # HBM2E
+        "link_area": (1.888 + 74.6 / 65.6) / 25e9 * MM2,  # NVLink 3: 25 GB/s one way per link
+        "stack_area": (10.45 + 552.7 / 65.6) * MM2,  # HBM2E
         "wafer_price": 9346.0,  # CSET, "AI Chips", 2020; DigiTimes 2022 has 10,000
-        "defect_density": 0.09e-2,  # TSMC, VLSI 2019, as AnandTech 16028 reports
+        "defect_density": 0.09e-2 / MM2,  # TSMC, VLSI 2019, as AnandTech 16028 reports
         # Assumption: twice that of 5 nm, which brings A100 to its 400 W.
         "flop": 0.60e-12,
     },
     "5nm": {
-        "compute_area": 0.681e-12,
+        "compute_area": 0.681e-12 * MM2,
         "sram_area": _sram_area(0.021),  # TSMC N5 high-density bit cell, ISSCC 2020
-        "link_area": (0.965 + 86.6 / 98.3) / 25e9,  # NVLink 4: 25 GB/s one way per link
-        "stack_area": 10.45 + 552.7 / 98.3,
+        "link_area": (0.965 + 86.6 / 98.3) / 25e9 * MM2,  # NVLink 4: 25 GB/s one way per link
+        "stack_area": (10.45 + 552.7 / 98.3) * MM2,
         "wafer_price": 16988.0,  # CSET, "AI Chips", 2020; DigiTimes 2022 has 16,000
-        "defect_density": 0.10e-2,  # TSMC Technology Symposium 2020, as AnandTech 16028 reports
+        "defect_density": 0.10e-2 / MM2,  # TSMC Technology Symposium 2020, as AnandTech 16028 reports
         "flop": 0.30e-12,
     },
     "3nm": {
         # TSMC gives N3E 1.3 times the chip density of N5 (half logic, SRAM that hardly shrinks, analog that does not).
-        "compute_area": 0.681e-12 / 1.3,
+        "compute_area": 0.681e-12 / 1.3 * MM2,
         "sram_area": _sram_area(0.021),  # N3E has the bit cell of N5, IEDM 2022
-        "link_area": (0.965 + 86.6 / 98.3) / 25e9,  # assumption: PHYs do not shrink
-        "stack_area": 10.45 + 552.7 / 98.3,
+        "link_area": (0.965 + 86.6 / 98.3) / 25e9 * MM2,  # assumption: PHYs do not shrink
+        "stack_area": (10.45 + 552.7 / 98.3) * MM2,
         "wafer_price": 20000.0,  # DigiTimes, November 2022
-        "defect_density": 0.10e-2,  # assumption: as N5, which TSMC says N3 follows
+        "defect_density": 0.10e-2 / MM2,  # assumption: as N5, which TSMC says N3 follows
         "flop": 0.66 * 0.30e-12,  # N3E draws 34 % less than N5 at the same speed, TSMC Technology Symposium 2022
     },
 }
 
+PRINTED_GB = 0.99 * 2.0**30
+"""Bytes of a printed GB of memory that a process sees: a GiB, of which the driver keeps about 1 %."""
+
 # Per stack, as sold.
 _MEMORIES: dict[str, dict[str, float]] = {
-    "hbm2e": {"stack_capacity": 16e9, "stack_bw": 461e9},  # JESD235D, 3.6 Gb/s per pin
-    "hbm3": {"stack_capacity": 16e9, "stack_bw": 819e9},  # JESD238, 6.4 Gb/s per pin, 8-high
-    "hbm3e": {"stack_capacity": 24e9, "stack_bw": 1180e9},  # 9.2 Gb/s per pin, 8-high (Micron, SK hynix)
-    "hbm4": {"stack_capacity": 36e9, "stack_bw": 2048e9},  # JESD270-4, 8 Gb/s per pin of 2,048, 12-high
+    "hbm2e": {"stack_capacity": 16 * PRINTED_GB, "stack_bw": 461e9},  # JESD235D, 3.6 Gb/s per pin
+    "hbm3": {"stack_capacity": 16 * PRINTED_GB, "stack_bw": 819e9},  # JESD238, 6.4 Gb/s per pin, 8-high
+    "hbm3e": {"stack_capacity": 24 * PRINTED_GB, "stack_bw": 1180e9},  # 9.2 Gb/s per pin, 8-high (Micron, SK hynix)
+    "hbm4": {"stack_capacity": 36 * PRINTED_GB, "stack_bw": 2048e9},  # JESD270-4, 8 Gb/s per pin of 2,048, 12-high
 }
 
 
@@ -83,19 +90,21 @@ class CostModel(Spec):
     `gz.CostModel().replace(gross_margin=0)` prices a device at what it costs to make.
     """
 
-    compute_area: Number = number("mm2 s flop-1", "die area per peak 16-bit rate", _NODES["5nm"]["compute_area"])
-    sram_area: Number = number("mm2 byte-1", "die area per on-chip memory", _NODES["5nm"]["sram_area"])
-    link_area: Number = number("mm2 s byte-1", "die area per one-way link bandwidth", _NODES["5nm"]["link_area"])
+    compute_area: Number = number("m2 s flop-1", "die area per peak 16-bit rate", _NODES["5nm"]["compute_area"])
+    sram_area: Number = number("m2 byte-1", "die area per on-chip memory", _NODES["5nm"]["sram_area"])
+    link_area: Number = number("m2 s byte-1", "die area per one-way link bandwidth", _NODES["5nm"]["link_area"])
     stack_area: Number = number(
         units.AREA, "die area of the PHY and controller of a stack", _NODES["5nm"]["stack_area"]
     )
     # 16 lanes of PCIe 5, LLMCompass: 0.64 mm² each and 5.4e6 transistors of controller.
-    other_area: Number = number(units.AREA, "die area of all else", 16 * (0.64 + 5.4 / 98.3), rule=NOT_NEGATIVE)
+    other_area: Number = number(units.AREA, "die area of all else", 16 * (0.64 + 5.4 / 98.3) * MM2, rule=NOT_NEGATIVE)
     sram: Number = number(units.BYTE, "on-chip memory beside that of the cores", 50e6, rule=NOT_NEGATIVE)  # H100's L2
     wafer_price: Number = number(units.MONEY, "price of a processed wafer", _NODES["5nm"]["wafer_price"])
-    wafer_diameter: Number = number("mm", "diameter of a wafer", 300.0)
-    reticle: Number = number(units.AREA, "largest area of one die", 26.0 * 33.0)  # the field of EUV and DUV scanners
-    defect_density: Number = number("mm-2", "killing defects per area", _NODES["5nm"]["defect_density"], NOT_NEGATIVE)
+    wafer_diameter: Number = number("m", "diameter of a wafer", 0.3)
+    reticle: Number = number(
+        units.AREA, "largest area of one die", 26.0 * 33.0 * MM2
+    )  # the field of EUV and DUV scanners
+    defect_density: Number = number("m-2", "killing defects per area", _NODES["5nm"]["defect_density"], NOT_NEGATIVE)
     clustering: Number = number(units.ONE, "clustering of defects, α", 3.0)  # ITRS has 2, Chiplet Cloud 10
     # Assumption: H100 sells 132 of 144 cores, so that a defect in a core rarely kills; 0.75 gives 82 % good dies, where
     # 80 to 85 % are quoted.
@@ -103,11 +112,11 @@ class CostModel(Spec):
     stack_capacity: Number = number(units.BYTE, "capacity of a memory stack", _MEMORIES["hbm3"]["stack_capacity"])
     stack_bw: Number = number(units.BYTE_RATE, "bandwidth of a memory stack", _MEMORIES["hbm3"]["stack_bw"])
     # Estimates are 15 USD/GB (HBM3E, 2025), 17 (H100, SiliconAnalysts' cost bridge) and 7 (October 2023, LLMCompass).
-    price_per_byte: Number = number("USD byte-1", "price of memory", 15.0 / 1e9, rule=NOT_NEGATIVE)
-    stack_footprint: Number = number(units.AREA, "area of a stack on the interposer", 110.0)  # assumed
+    price_per_byte: Number = number("USD byte-1", "price of memory", 15.0 / PRINTED_GB, rule=NOT_NEGATIVE)
+    stack_footprint: Number = number(units.AREA, "area of a stack on the interposer", 110.0 * MM2)  # assumed
     # Packaging of H100 is put at 720 to 750 USD and of B200 at 1,100 (SiliconAnalysts, cost bridge, 2026), which is 0.4
     # to 0.6 USD/mm² of dies and stacks.
-    packaging_rate: Number = number("USD mm-2", "packaging per area of dies and stacks", 0.50, rule=NOT_NEGATIVE)
+    packaging_rate: Number = number("USD m-2", "packaging per area of dies and stacks", 0.50 / MM2, rule=NOT_NEGATIVE)
     # Board, test and assembly of H100: 920 USD, of MI300X: 600 (the same).
     assembly_price: Number = number(units.MONEY, "board, test and assembly", 900.0, rule=NOT_NEGATIVE)
     # H100 costs some 3,320 USD to make and sells for 25,000 to 30,000 (Raymond James, by T. Kim, August 2023).

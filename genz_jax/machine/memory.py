@@ -10,9 +10,11 @@ from genz_jax.specs import Platform
 
 def usable_memory(platform: Platform, assumptions: Assumptions) -> Number:
     """Bytes that weights, cache, activations and buffers may take: the capacity without the runtime's reserve."""
-    if assumptions.memory_of == "published":
-        return platform.mem_capacity
-    return platform.mem_capacity * (1.0 - platform.memory_reserve)
+    return platform.mem_capacity * _share(platform, assumptions)
+
+
+def _share(platform: Platform, assumptions: Assumptions) -> Number:
+    return 1.0 if assumptions.memory_of == "published" else 1.0 - platform.memory_reserve
 
 
 def excess(need: Number, limit: Number) -> jax.Array:
@@ -22,7 +24,7 @@ def excess(need: Number, limit: Number) -> jax.Array:
 
 def capacity_for(need: Number, platform: Platform, assumptions: Assumptions) -> Number:
     """Least capacity in bytes whose `usable_memory` holds so many bytes."""
-    share = usable_memory(platform.replace(mem_capacity=1.0), assumptions)
+    share = _share(platform, assumptions)
     capacity = need / share
     # The quotient may be rounded down; one step up is then enough.
     return jnp.where(capacity * share < need, jnp.nextafter(capacity, jnp.inf), capacity)
@@ -45,13 +47,13 @@ def capacity_check(
     Returns:
         Whether it runs; whether it offloads; the memory bandwidth in byte s-1.
     """
-    spills = need > limit
+    fits = need <= limit  # never true of a need that is not a number
     if platform.offload_bw is None:
-        return jnp.logical_not(spills), jnp.zeros_like(spills), platform.mem_bw
-    available = platform.offload_bw > 0
-    offloads = spills & available
+        return fits, jnp.zeros_like(fits), platform.mem_bw
+    available = (platform.offload_bw > 0) & (need < jnp.inf)
+    offloads = (need > limit) & available
     link = jnp.where(available, platform.offload_bw, 1.0)
     inside = jnp.minimum(need, limit if usable is None else usable)
     seconds = jnp.maximum(inside / platform.mem_bw, (need - inside) / link)
     bandwidth = jnp.where(offloads, need / jnp.where(offloads, seconds, 1.0), platform.mem_bw)
-    return jnp.logical_not(spills) | available, offloads, bandwidth
+    return fits | available, offloads, bandwidth

@@ -4,26 +4,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from genz_jax.assumptions import Assumptions, default as DEFAULT
 from genz_jax.fields import Number
 from genz_jax.specs import Platform
 from genz_jax.work.operators import Operator
 from genz_jax.work.step import ceil_div, floor_div
 
 
-def network_time(op: Operator, platform: Platform) -> Number:
+def network_time(op: Operator, platform: Platform, assumptions: Assumptions = DEFAULT) -> Number:
     """Time of one run of a collective, in s; 0 where it sends nothing.
 
     A group of n ranks, `stride` devices apart, fills the levels from the inside: nᵢ parts at level i, whose links have
     bandwidth Bᵢ per device and latency λᵢ. Each level works on what the levels below have left, dᵢ = d / (n₁…nᵢ₋₁).
     With the fixed overhead t₀ of a collective:
 
-    - all-reduce: t₀ + Σᵢ 2(nᵢ − 1)·λᵢ + 2(nᵢ − 1)/nᵢ · dᵢ/Bᵢ (reduce-scatter inwards, all-gather outwards, as rings)
-    - all-gather, reduce-scatter: t₀ + Σᵢ (nᵢ − 1)·λᵢ + (nᵢ − 1)/nᵢ · dᵢ/Bᵢ
-    - all-to-all: t₀ + Σᵢ (nᵢ − 1)·λᵢ + (n₁…nᵢ − n₁…nᵢ₋₁)/n · d/Bᵢ (what goes to ranks first reached at level i)
+    - all-reduce: t₀ + Σᵢ 2hᵢ·λᵢ + 2(nᵢ − 1)/nᵢ · dᵢ/Bᵢ (reduce-scatter inwards, all-gather outwards)
+    - all-gather, reduce-scatter: t₀ + Σᵢ hᵢ·λᵢ + (nᵢ − 1)/nᵢ · dᵢ/Bᵢ
+    - all-to-all: t₀ + Σᵢ hᵢ·λᵢ + (n₁…nᵢ − n₁…nᵢ₋₁)/n · d/Bᵢ (what goes to ranks first reached at level i)
     - point to point: λ + d/B of the level that joins the two, averaged over a chain of ranks
     - one pass of a ring: maxᵢ (λᵢ + d/Bᵢ) over the levels that it crosses, since all ranks send at once
 
-    With one level these are the ring formulas of arXiv 2406.01698.
+    with hᵢ = nᵢ − 1 hops around a ring, and 1 where all ranks meet at a switch. With one level that is a ring these are
+    the formulas of arXiv 2406.01698, which knows no other (`Assumptions.collectives`).
     """
     if op.kind == "point_to_point":
         return _hop_time(op, platform)
@@ -38,7 +40,10 @@ def network_time(op: Operator, platform: Platform) -> Number:
         else:
             share = (parts - 1.0) / parts / below
         bandwidth = level.bandwidth * platform.link_efficiency
-        time = time + steps * ((parts - 1.0) * level.latency + share * op.message / bandwidth)
+        hops = parts - 1.0
+        if assumptions.collectives == "topology":
+            hops = hops + level.topology * (jnp.minimum(hops, 1.0) - hops)
+        time = time + steps * (hops * level.latency + share * op.message / bandwidth)
     return jnp.where((op.message > 0) & (op.ranks > 1), time, 0.0)
 
 

@@ -4,7 +4,7 @@ from genz_jax import units
 from genz_jax.fields import NOT_NEGATIVE, Number, Spec, number
 from genz_jax.specs import Platform
 
-WATT_PER_AREA, JOULE_PER_FLOP, JOULE_PER_BYTE = "W mm-2", "J flop-1", "J byte-1"
+WATT_PER_AREA, JOULE_PER_FLOP, JOULE_PER_BYTE = "W m-2", "J flop-1", "J byte-1"
 
 
 class PowerModel(Spec):
@@ -16,7 +16,7 @@ class PowerModel(Spec):
 
     idle: Number = number(units.WATT, "power drawn always, whatever the area", 0.0, rule=NOT_NEGATIVE)
     # H100 idles at some 15 % of its 700 W (105 W, idle shares as monitoring vendors quote them), over 814 mm².
-    leakage: Number = number(WATT_PER_AREA, "power drawn always, per die area", 105.0 / 814.0, rule=NOT_NEGATIVE)
+    leakage: Number = number(WATT_PER_AREA, "power drawn always, per die area", 105.0 / 814e-6, rule=NOT_NEGATIVE)
     # Assumption: fitted on the five board powers above. 40 % of H100's 700 W over 989 TFLOP/s would be 0.28 pJ.
     flop: Number = number(JOULE_PER_FLOP, "energy of a 16-bit flop", 0.30e-12, rule=NOT_NEGATIVE)
     # 3.92 pJ/bit: HBM2 access and transfer, O'Connor et al., MICRO 2017, doi:10.1145/3123939.3124545. Micron's page of

@@ -166,7 +166,7 @@ def operator_time(
     where it lives; t = max(t_compute, t_memory), or the time of the collective.
     """
     if op.kind in COLLECTIVES:
-        network = network_time(op, platform) * op.repeats
+        network = network_time(op, platform, assumptions) * op.repeats
         return OperatorTime(0.0, 0.0, network, network)
     compute, memory = _busy(work, op, speeds, assumptions)
     if op.kind == "vector":

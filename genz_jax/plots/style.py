@@ -29,7 +29,7 @@ SCALES = {  # unit of the figure's axis, by base unit
     units.JOULE: ("J", 1.0),
     units.JOULE_PER_TOKEN: ("mJ/token", 1e-3),
     units.TOKEN: ("tokens", 1.0),
-    units.AREA: ("mm²", 1.0),
+    units.AREA: ("mm²", 1e-6),
     units.MONEY: ("USD", 1.0),
     units.MONEY_PER_HOUR: ("USD/h", 1.0),
     units.MONEY_PER_MEGATOKEN: ("USD per million tokens", 1.0),

@@ -2,8 +2,8 @@
 
 import equinox as eqx
 
-from genz_jax import units
-from genz_jax.fields import FRACTION, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, near, number
+from genz_jax import sense, units
+from genz_jax.fields import FRACTION, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, choice, near, number, single
 from genz_jax.formats import FORMATS
 
 
@@ -47,12 +47,21 @@ class Rates(Spec):
         return cls(**{name: rate / peaks["bf16"] for name, rate in full.items()})
 
 
+TOPOLOGIES = ("ring", "switch")
+"""Topologies of a network level, in the order of their codes."""
+
+
 class NetworkLevel(Spec):
-    """One level of the interconnect: the devices that it joins, and its links."""
+    """One level of the interconnect: the devices that it joins, and its links.
+
+    On a `ring` (or torus) a message passes its neighbours one by one; on a `switch`, and on a full mesh, every device
+    is one hop away.
+    """
 
     size: Number = number(units.ONE, "devices within one domain of this level", rule=WHOLE)
     bandwidth: Number = number(units.BYTE_RATE, "one-way link bandwidth per device")
-    latency: Number = number(units.SECOND, "latency of one hop", "1 us", rule=NOT_NEGATIVE)
+    latency: Number = number(units.SECOND, "latency of one hop", "1 us", rule=NOT_NEGATIVE, limits=sense.LATENCY)
+    topology: Number = choice("topology", TOPOLOGIES, "ring")
 
 
 class PowerSplit(Spec):
@@ -62,6 +71,11 @@ class PowerSplit(Spec):
     compute: Number = number(units.ONE, "share of power of the busy matrix units", 0.4, rule=SHARE)
     memory: Number = number(units.ONE, "share of power of the busy memory", 0.2, rule=SHARE)
     network: Number = number(units.ONE, "share of power of the busy links", 0.1, rule=SHARE)
+
+    def _agree(self) -> None:
+        shares = single(self.static, self.compute, self.memory, self.network)
+        if shares is not None and sum(shares) > 1 + 1e-6:
+            raise ValueError(f"PowerSplit: the shares add to {sum(shares):g}; must be at most 1, all of the power")
 
 
 UNLIMITED = 2.0**24
@@ -81,7 +95,7 @@ class Platform(Spec):
 
     flops: Number = number(units.FLOP_RATE, "peak dense 16-bit rate")
     mem_bw: Number = number(units.BYTE_RATE, "memory bandwidth")
-    mem_capacity: Number = number(units.BYTE, "memory capacity")
+    mem_capacity: Number = number(units.BYTE, "memory capacity", limits=sense.CAPACITY)
     network: tuple[NetworkLevel, ...] = (NetworkLevel(UNLIMITED, "300 GB/s", "1 us"),)
     rates: Rates = Rates()
     power: Number = number(units.WATT, "power of one device under full load", "700 W", rule=NOT_NEGATIVE)
@@ -98,7 +112,9 @@ class Platform(Spec):
     compute_efficiency: Number = number(units.ONE, "achieved share of the peak rate", 1.0, rule=FRACTION)
     memory_efficiency: Number = number(units.ONE, "achieved share of the memory bandwidth", 1.0, rule=FRACTION)
     link_efficiency: Number = number(units.ONE, "achieved share of the link bandwidth", 1.0, rule=FRACTION)
-    collective_overhead: Number = number(units.SECOND, "fixed time of a collective", "5 us", rule=NOT_NEGATIVE)
+    collective_overhead: Number = number(
+        units.SECOND, "fixed time of a collective", "5 us", rule=NOT_NEGATIVE, limits=sense.LATENCY
+    )
     label: Label = eqx.field(static=True, default=Label())
 
     @classmethod

@@ -3,7 +3,7 @@
 import equinox as eqx
 
 from genz_jax import units
-from genz_jax.fields import AT_LEAST_ONE, COUNT, SHARE, WHOLE, Label, Number, Spec, number
+from genz_jax.fields import AT_LEAST_ONE, COUNT, SHARE, WHOLE, Label, Number, Spec, number, single
 
 
 class PrefillChunk(Spec):
@@ -27,6 +27,18 @@ class DecodeChunk(Spec):
     generated_tokens: Number = number(units.TOKEN, "KV length of each sequence of its own", 0, rule=COUNT)
 
 
+def _decode_fault(prompts: float, sequences: float, context: float, own: float) -> str:
+    """What is wrong between the numbers of a decode chunk; nothing if they agree."""
+    if prompts == sequences == 0:  # a chunk of nothing
+        return ""
+    if min(prompts, sequences) < 1 or sequences % prompts:
+        return f"prompts = {prompts:g}, sequences = {sequences:g}: each prompt must have the same whole number of them"
+    if context + own < 1:
+        meant = f"for {prompts:g} requests of {sequences:g} tokens DecodeChunk({prompts:g}, {prompts:g}, {sequences:g})"
+        return f"context_tokens and generated_tokens are 0: must be 1 or more together; {meant}"
+    return ""
+
+
 class Workload(Spec):
     """What is asked: a batch of requests of equal lengths, or one iteration of chunked prefill."""
 
@@ -43,6 +55,21 @@ class Workload(Spec):
     prefill_chunks: tuple[PrefillChunk, ...] = ()
     decode_chunks: tuple[DecodeChunk, ...] = ()
     label: Label = eqx.field(static=True, default=Label())
+
+    def _agree(self) -> None:
+        tokens: float | None = 0.0
+        for chunk in self.prefill_chunks:
+            new = single(chunk.new_tokens)
+            tokens = None if tokens is None or new is None else tokens + new[0]
+        for i, chunk in enumerate(self.decode_chunks):
+            numbers = single(chunk.prompts, chunk.sequences, chunk.context_tokens, chunk.generated_tokens)
+            tokens = None if tokens is None or numbers is None else tokens + numbers[1]
+            if numbers is not None and (told := _decode_fault(*numbers)):
+                raise ValueError(f"Workload.decode_chunks.{i}: {told}")
+        if tokens == 0 and (self.prefill_chunks or self.decode_chunks):
+            raise ValueError(
+                "Workload.prefill_chunks and decode_chunks: new_tokens and sequences are 0: must be 1 or more together"
+            )
 
     @property
     def name(self) -> str:

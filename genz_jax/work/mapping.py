@@ -25,6 +25,7 @@ class Reason(enum.IntEnum):
     dp_beyond_batch = 9
     cp_beyond_tokens = 10
     cached_beyond_prompt = 11
+    chunks_do_not_agree = 12
 
 
 REASONS = {
@@ -40,6 +41,7 @@ REASONS = {
     Reason.dp_beyond_batch: "more data parallel replicas than requests",
     Reason.cp_beyond_tokens: "more context parallel ranks than prompt tokens",
     Reason.cached_beyond_prompt: "all of the prompt is cached, but prefill runs at least its last token",
+    Reason.chunks_do_not_agree: "a chunk without tokens or KV length, or prompts that do not divide their sequences",
 }
 
 
@@ -104,6 +106,7 @@ def mapping_reason(model: Model, deployment: Deployment, workload: Workload | No
         short = deployment.cp > workload.input_tokens
         if workload.cached_tokens is not None:
             cached = workload.cached_tokens >= workload.input_tokens
+    chunks = False if workload is None else _chunks_disagree(workload)
     return first_reason(
         (groups, Reason.kv_heads_not_divisible),
         (greedy, Reason.top_k_beyond_experts),
@@ -114,4 +117,22 @@ def mapping_reason(model: Model, deployment: Deployment, workload: Workload | No
         (idle, Reason.dp_beyond_batch),
         (short, Reason.cp_beyond_tokens),
         (cached, Reason.cached_beyond_prompt),
+        (chunks, Reason.chunks_do_not_agree),
     )
+
+
+def _chunks_disagree(workload: Workload) -> Number:
+    """True where an iteration has no tokens, or a decode chunk's prompts and lengths do not fit its sequences."""
+    if not (workload.prefill_chunks or workload.decode_chunks):
+        return False
+    tokens: Number = 0.0
+    bad: Number = False
+    for chunk in workload.prefill_chunks:
+        tokens = tokens + chunk.new_tokens
+    for chunk in workload.decode_chunks:
+        tokens = tokens + chunk.sequences
+        # A chunk of no sequences pads the others of a list.
+        bare = (chunk.context_tokens + chunk.generated_tokens < 1) | (chunk.prompts < 1)
+        uneven = _uneven(chunk.sequences, jnp.maximum(chunk.prompts, 1.0))
+        bad = bad | ((chunk.sequences > 0) & bare) | uneven | (chunk.prompts > chunk.sequences)
+    return bad | (tokens < 1)
