@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -212,6 +213,11 @@ class Spec(eqx.Module):
             direct[head] = self._replace_part(head, part, inner)
         values = {field.name: direct.get(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)}
         return type(self)(**values)
+
+    @classmethod
+    def alike(cls, specs: Sequence[Any]) -> Sequence[Any]:
+        """The specs, where numbers that only some of them give are given by all, as far as the class knows them."""
+        return specs
 
     def absent(self: SpecT, **changes: Any) -> SpecT:
         """A part with this structure that changes no figure, in the place of one that a model lacks.

@@ -2,7 +2,10 @@
 
 import enum
 import re
+from fractions import Fraction
 from typing import NamedTuple
+
+import numpy as np
 
 from genz_jax.units import brief
 
@@ -58,11 +61,20 @@ _BITS = re.compile(r"(?P<bits>[0-9]+(\.[0-9]+)?)bit")
 
 
 class Tensor(NamedTuple):
-    """How a tensor is stored: bytes per element, the format that its arithmetic has, and whether it is only stored."""
+    """How a tensor is stored: bytes per element, the format that its arithmetic has, and whether it is only stored.
+
+    `name` is the format's text, the same for all spellings of one format.
+    """
 
     bytes: float
     format: str
+    name: str
     storage_only: bool = False
+
+
+_NAMED = {name: Tensor(size, name, name) for name, size in FORMAT_BYTES.items()}
+_NAMED |= {name: Tensor(size, element, name) for name, (element, size) in BLOCK_FORMATS.items()}
+_NAME_OF = {(tensor.bytes, tensor.format): name for name, tensor in _NAMED.items()}
 
 
 def read_format(where: str, text: str) -> Tensor:
@@ -80,19 +92,50 @@ def read_format(where: str, text: str) -> Tensor:
         ValueError: no such format.
     """
     name = text.strip().lower()
-    if name in FORMAT_BYTES:
-        return Tensor(FORMAT_BYTES[name], name)
-    if name in BLOCK_FORMATS:
-        element, size = BLOCK_FORMATS[name]
-        return Tensor(size, element)
+    if name in _NAMED:
+        return _NAMED[name]
     if (grouped := _GROUPED.fullmatch(name)) and grouped["element"] in FORMAT_BYTES and int(grouped["block"]):
-        scale = int(grouped["scale"]) / int(grouped["block"]) / 8.0
-        return Tensor(FORMAT_BYTES[grouped["element"]] + scale, grouped["element"], True)
+        element, block, scale = grouped["element"], int(grouped["block"]), int(grouped["scale"])
+        return _stored(FORMAT_BYTES[element] + scale / block / 8.0, element, f"{element}:{block}x{scale}")
     if (custom := _BITS.fullmatch(name)) and 0 < float(custom["bits"]) <= 32:
         bits = float(custom["bits"])
         holds = {2: "int2", 4: "int4", 8: "int8", 16: "bf16", 32: "fp32"}
-        return Tensor(bits / 8.0, next(f for size, f in holds.items() if bits <= size), True)
+        return _stored(bits / 8.0, next(f for size, f in holds.items() if bits <= size), _bits_text(bits))
     raise ValueError(
-        f"{where} = {brief(text)}: unknown number format; known are {', '.join((*FORMATS, *BLOCK_FORMATS))}, elements "
-        "with block scales such as int4:128x16, and any size up to 32 bits such as 4.85bit"
+        f"{where} = {brief(text)}: unknown number format; known are {', '.join(_NAMED)}, elements with block "
+        "scales such as int4:128x16, and any size up to 32 bits such as 4.85bit"
     )
+
+
+def _stored(size: float, element: str, text: str) -> Tensor:
+    return Tensor(size, element, _NAME_OF.get((size, element), text), True)
+
+
+def _bits_text(bits: float) -> str:
+    return f"{np.format_float_positional(bits, trim='-')}bit"
+
+
+def format_text(size: float, format: str) -> str:
+    """Text of a format of so many bytes per element that runs at `format`; `1.5B` where no text has that format.
+
+    Blocks are those of scales of 16 bits, or the next size that makes them whole.
+    """
+    if (size, format) in _NAME_OF:
+        return _NAME_OF[size, format]
+    text, more = _bits_text(8.0 * size), size - FORMAT_BYTES[format]
+    if more > 0:
+        part = Fraction(8.0 * more).limit_denominator(1 << 20)
+        scale, block = part.numerator, part.denominator
+        while 0 < scale < 16:
+            scale, block = 2 * scale, 2 * block
+        text = f"{format}:{block}x{scale}"
+    if _BITS.fullmatch(text) is None or 0 < 8.0 * size <= 32:
+        tensor = read_format("format", text)
+        if (tensor.bytes, tensor.format) == (size, format):
+            return tensor.name
+    return f"{size:g}B"
+
+
+def storage_name(size: float) -> str:
+    """Name of the first format of so many bytes per element, for tensors without arithmetic; "" if none has."""
+    return next((name for name, tensor in _NAMED.items() if tensor.bytes == size), "")

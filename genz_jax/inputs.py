@@ -13,9 +13,8 @@ from genz_jax.axes import Axis
 from genz_jax.catalog import checkpoints
 from genz_jax.evaluate import Case
 from genz_jax.fields import Spec, shared
-from genz_jax.specs import TENSORS, Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
+from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stack import stack
-from genz_jax.units import brief
 
 ModelLike = str | Model | Sequence[str | Model] | Mapping[str, str | Model] | np.ndarray
 PlatformLike = str | Platform | Sequence[str | Platform] | Mapping[str, str | Platform] | np.ndarray
@@ -26,24 +25,12 @@ PrecisionLike = str | Precision | Sequence[str | Precision] | Mapping[str, str |
 
 @functools.lru_cache(maxsize=1024)
 def precision(text: str) -> Precision:
-    """A precision from text: weights-activations-cache, and other tensors by name.
-
-    "fp8" is one format for all, "int4-bf16-fp8" has three; "fp8/embedding=bf16/experts=nvfp4" names others. A single
-    format may be any that `formats.read_format` knows, such as int4:128x16.
+    """A precision from text, as `Precision` reads it.
 
     Raises:
         ValueError: an unknown format or tensor, or more than three formats.
     """
-    formats, *named = text.strip().split("/")
-    weights, *rest = formats.split("-")
-    others = dict(part.strip().split("=", 1) for part in named if "=" in part)
-    if len(rest) > 2 or len(others) < len(named) or set(others) - set(TENSORS[3:]):
-        raise ValueError(
-            f"precision = {brief(text)}: must be one to three formats, weights-activations-cache, and others by name, "
-            f"as in fp8/embedding=bf16; names are {', '.join(TENSORS[3:])}"
-        )
-    cache = rest[1] if len(rest) == 2 else None
-    return shared(Precision(weights, *rest[:1], kv_cache=cache, **others))
+    return shared(Precision(text))
 
 
 def _no_parallelism(text: str) -> Parallelism:

@@ -187,7 +187,7 @@ def _held(turn: Turn, workload: Workload, deployment: Deployment, ops: tuple[Ope
     """What one of the models holds; working memory is that of its pass."""
     holders = ops if turn.holders is None else turn.holders
     if turn.shares_embedding:
-        norms = turn.model.final_norms * turn.model.hidden_size * deployment.precision.embedding
+        norms = turn.model.final_norms * turn.model.hidden_size * deployment.precision.weight_bytes("head")
         own = {"embedding": 0.0 * norms, "head": norms}
         holders = tuple(eqx.tree_at(lambda o: o.stored, op, own[op.name]) if op.name in own else op for op in holders)
     widest = turn.passes[0][0]

@@ -15,7 +15,8 @@ def stack(specs: Sequence[SpecT]) -> SpecT:
     """Stack specs of one class along a new axis.
 
     A part that some of them lack is filled with one of zero layers, a network level with one that joins nothing new, a
-    chunk with one of no tokens, and a missing offload link with bandwidth 0: none of these changes a figure.
+    chunk with one of no tokens, a missing offload link with bandwidth 0, and a format that is as by default with that:
+    none of these changes a figure.
 
     Args:
         specs: at least one spec, with single numbers.
@@ -38,6 +39,7 @@ def stack(specs: Sequence[SpecT]) -> SpecT:
     kind = type(specs[0])
     if other := next((type(spec) for spec in specs if type(spec) is not kind), None):
         raise ValueError(f"stack: a {kind.__name__} and a {other.__name__}; all must be of one class")
+    specs = kind.alike(specs)
     values = {}
     for field in dataclasses.fields(kind):
         where = f"{kind.__name__}.{field.name}"

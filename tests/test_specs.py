@@ -12,6 +12,7 @@ import genz_jax as gz
 from genz_jax import specs
 from genz_jax.fields import Label, Spec
 from genz_jax.formats import FORMATS
+from genz_jax.specs.precision_text import LAYERS
 
 KINDS = [
     kind
@@ -106,6 +107,7 @@ MIXERS = ATTENTION | {"LatentAttention", "CompressedAttention", "SSM", "SSD", "D
 ZERO_OK = {
     **{key: {"Rates"} for key in ("tf32", "fp16", "fp8", "int8", "fp6", "fp4", "int4", "int2")},
     **{key: {"Precision"} for key in (f"{name}_format" for name in specs.TENSORS)},
+    **{key: {"Precision"} for key in (f"{name}_activations_format" for name in LAYERS)},
     **{key: {"Precision"} for key in ("kv_outliers", "kv_rank")},
     "memory_reserve": {"Platform"},
     **{key: {"Workload"} for key in ("cached_tokens", "cache_hit_rate")},
@@ -364,7 +366,7 @@ def test_the_name_is_no_part_of_the_structure():
         (("int4", "bf16", "fp8"), (0.5, 2, 1), "bf16", "int4-bf16-fp8"),
         (("fp4", "fp8", "fp8"), (0.5, 1, 1), "fp8", "fp4-fp8-fp8"),
         (("fp8", "fp8", "fp8", "bf16"), (1, 1, 1), "bf16", "fp8"),
-        (("FP8",), (1, 1, 1), "fp8", "FP8"),
+        (("FP8",), (1, 1, 1), "fp8", "fp8"),
         (("fp32",), (4, 4, 4), "fp32", "fp32"),
         (("int2",), (0.25, 0.25, 0.25), "int2", "int2"),
     ],

@@ -55,8 +55,8 @@ _MODEL_HELP = "Model, or a Hugging Face config.json; all names: genz-jax models.
 _PLATFORM_HELP = "Platform; all names: genz-jax platforms."
 _WORKLOAD_HELP = "Workload; all names: genz-jax workloads. Other options override its numbers."
 _PRECISION_HELP = (
-    "Number format, or weights-activations-cache such as int4-bf16-fp8, and other tensors by name, such as "
-    "fp8/embedding=bf16/experts=nvfp4 [default: that of the model's checkpoint, else bf16]."
+    "Number format, or weights-activations-cache such as int4-bf16-fp8, and kinds of layers and other tensors by name, "
+    "such as fp8/embedding=bf16/ffn=nvfp4-nvfp4 [default: that of the model's checkpoint, else bf16]."
 )
 _MANY = " Repeat it or separate with commas for several."
 

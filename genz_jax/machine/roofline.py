@@ -1,5 +1,7 @@
 """Roofline: the time of each operator is that of the resource that it waits for longest."""
 
+from typing import get_args
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ from genz_jax.assumptions import Assumptions
 from genz_jax.fields import Number
 from genz_jax.formats import FORMATS, WIDER, Format
 from genz_jax.machine.network import network_time
-from genz_jax.specs import Platform, Precision, wider
+from genz_jax.specs import Layers, Platform, Precision, wider
 from genz_jax.work.operators import COLLECTIVES, Operand, Operator
 
 
@@ -43,15 +45,16 @@ def compute_rate(platform: Platform, precision: Precision) -> Number:
 
 
 def formats_of(precision: Precision) -> dict[Operand, Number]:
-    """Code of the format that a product runs at, by what its second operand is: the wider of the two tensors'."""
-    activations = precision.activations_format
-    return {
-        "weights": precision.compute,
-        "experts": wider(precision.experts_format, activations),
-        "embedding": wider(precision.embedding_format, activations),
-        "kv_cache": wider(precision.scores_format, precision.kv_cache_format),
-        "activations": activations,
-    }
+    """Code of the format that a product runs at, by what its second operand is: the wider of the two tensors'.
+
+    Kinds of layers without formats of their own are not there: their operators have the operand whose formats they
+    share (`Precision.kind`), so that a format that is not asked for costs nothing.
+    """
+    kinds: tuple[Layers, ...] = get_args(Layers)
+    found: dict[Operand, Number] = {kind: precision.arithmetic(kind) for kind in kinds if precision.kind(kind) == kind}
+    found["kv_cache"] = wider(precision.scores_format, precision.kv_cache_format)
+    found["activations"] = precision.activations_format
+    return found
 
 
 class Speeds(eqx.Module):

@@ -34,7 +34,7 @@ from genz_jax.specs.platform import (
     PowerSplit as PowerSplit,
     Rates as Rates,
 )
-from genz_jax.specs.precision import TENSORS as TENSORS, Precision as Precision, wider as wider
+from genz_jax.specs.precision import TENSORS as TENSORS, Layers as Layers, Precision as Precision, wider as wider
 from genz_jax.specs.speculation import Speculation as Speculation
 from genz_jax.specs.workload import (
     DecodeChunk as DecodeChunk,

@@ -35,14 +35,14 @@ def attention_layer(name: str, part: Attention, hidden: Number, step: Step, depl
     # Without a projection of their own, values are keys, and the cache still holds both (keys are rotated).
     projected = heads * size + own * kv_heads * (size + v_size * part.value_projection)
     gate = ceil_div(part.output_gate, ranks)
-    vectors = part.qk_norms + part.biases
     on_chip = step.resident(assumptions)
     window = part.window if isinstance(part, LocalAttention) else None
     index = part.indexer if isinstance(part, SparseAttention) and assumptions.sparse_attention else None
-    linear = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
+    linear: dict[str, Any] = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
+    linear["layers"] = "attention"
     ops = pre_norm(name, step, width, deployment, part.norms)
     into = gemm(f"{name}.qkv_proj", "attention_projections", n=projected + gate, k=width, **linear)
-    ops += [holding(into, vectors, precision)]
+    ops += [holding(into, precision, part.biases, part.qk_norms)]
     cached = own * kv_heads * (size + v_size)
     ops += rotate_and_cache(name, step, heads * size, cached, cached, deployment)
     if index is not None:
@@ -83,17 +83,15 @@ def latent_attention_layer(
     heads = shard(part.heads, ranks)
     latent, rope, nope, value = part.kv_lora_rank, part.qk_rope_head_dim, part.qk_nope_head_dim, part.v_head_dim
     linear: dict[str, Any] = {"batch": step.sequences, "m": step.tokens, "precision": precision}
-    linear["on_chip"] = step.resident(assumptions)
+    linear |= {"on_chip": step.resident(assumptions), "layers": "attention"}
     query_in = jnp.where(part.q_lora_rank > 0, part.q_lora_rank, hidden)
 
     ops = pre_norm(name, step, hidden, deployment, part.norms)
-    small = part.q_lora_rank + latent + part.biases
+    kv_down = gemm(f"{name}.kv_down_proj", "attention_projections", n=latent + rope, k=hidden, **linear)
     ops += [
         gemm(f"{name}.q_down_proj", "attention_projections", n=part.q_lora_rank, k=hidden, **linear),
         gemm(f"{name}.q_up_proj", "attention_projections", n=heads * (nope + rope), k=query_in, **linear),
-        holding(
-            gemm(f"{name}.kv_down_proj", "attention_projections", n=latent + rope, k=hidden, **linear), small, precision
-        ),
+        holding(kv_down, precision, part.biases, part.q_lora_rank + latent),
     ]
     ops += rotate_and_cache(name, step, heads * rope, rope, latent + rope, deployment)
     if part.output_gate is not None:
@@ -129,7 +127,7 @@ def latent_attention_layer(
         for segment in absorbed:
             if segment.grows != "newer":
                 queries = queries + segment.batch * segment.queries
-        up: dict[str, Any] = {"groups": heads, "m": queries, "precision": precision}
+        up: dict[str, Any] = {"groups": heads, "m": queries, "precision": precision, "layers": "attention"}
         if naive:  # the up projection is the same matrix in both forms, held once
             up["stored"] = 0.0 * heads
         shared = Heads(heads, jnp.ones_like(heads), latent + rope, latent, cached, cached + index_keys, True)

@@ -1,6 +1,7 @@
 """Compressed attention of DeepSeek-V4: a window of tokens, and one entry for every few of all tokens before."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -30,13 +31,14 @@ def compressed_attention_layer(
     precision, ranks = deployment.precision, deployment.ranks
     heads, size = shard(part.heads, ranks), part.head_dim
     on_chip = step.resident(deployment.assumptions)
-    linear = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
+    linear: dict[str, Any] = {"batch": step.sequences, "m": step.tokens, "precision": precision, "on_chip": on_chip}
+    linear["layers"] = "attention"
     key = gemm(f"{name}.kv_proj", "attention_projections", n=size, k=hidden, **linear)
     ops = [
         *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.q_down_proj", "attention_projections", n=part.q_lora_rank, k=hidden, **linear),
         gemm(f"{name}.q_up_proj", "attention_projections", n=heads * size, k=part.q_lora_rank, **linear),
-        holding(key, part.q_lora_rank + size + part.biases, precision),
+        holding(key, precision, part.biases, part.q_lora_rank + size),
         *rotate_and_cache(name, step, heads * size, size, size, deployment),
     ]
     key_values = Heads(heads, jnp.ones_like(heads), size, size, size, size, shared_values=True)
@@ -50,7 +52,8 @@ def compressed_attention_layer(
     # Ranks beyond the groups share one: each rank has 1/T of the weights whatever T is.
     groups = part.output_groups / ranks
     inner = part.heads * size / part.output_groups
-    down = {"groups": groups, "m": step.rows, "n": part.output_rank, "k": inner, "precision": precision}
+    down: dict[str, Any] = {"groups": groups, "m": step.rows, "n": part.output_rank, "k": inner}
+    down |= {"precision": precision, "layers": "attention"}
     ops += [
         grouped_gemm(f"{name}.out_down_proj", "attention_projections", **down),
         gemm(f"{name}.out_up_proj", "attention_projections", n=hidden, k=groups * part.output_rank, **linear),
@@ -100,8 +103,9 @@ def _compress(
         n=columns,
         k=hidden,
         precision=precision,
+        layers="attention",
     )
-    ops = [holding(project, part.rate * part.series * size + size, precision)]
+    ops = [holding(project, precision, part.rate * part.series * size, size)]
     if deployment.assumptions.vector_operators:
         # 3 FLOPs per projected element: position bias, exponential, product. One vector of `rate` tokens is written.
         pool = elementwise(
@@ -127,7 +131,8 @@ def _index(
 ) -> list[Operator]:
     """The indexer's own entries, its queries and head weights, and their scores against all entries."""
     precision = deployment.precision
-    linear = {"batch": step.sequences, "m": step.tokens, "precision": precision}
+    linear: dict[str, Any] = {"batch": step.sequences, "m": step.tokens, "precision": precision}
+    linear["layers"] = "attention"
     ops = _compress(name, part, index.head_dim, hidden, step, deployment)
     ops += [
         gemm(f"{name}_q_proj", "attention_projections", n=index.heads * index.head_dim, k=layer.q_lora_rank, **linear),

@@ -1,5 +1,7 @@
 """Input embedding and language model head, both split over the vocabulary."""
 
+import equinox as eqx
+
 from genz_jax.fields import Number
 from genz_jax.specs import Model
 from genz_jax.work.collectives import all_gather, all_reduce
@@ -48,7 +50,7 @@ def embedding(model: Model, step: Step, deployment: Deployment) -> list[Operator
             n=model.hidden_size,
             k=floor_div(model.vocab_size, ranks),
             precision=precision,
-            operand="embedding",
+            layers="embedding",
         )
     return [
         look_up,
@@ -61,14 +63,14 @@ def embedding(model: Model, step: Step, deployment: Deployment) -> list[Operator
 def head(model: Model, step: Step, deployment: Deployment) -> list[Operator]:
     """Operators of the language model head: logits of the sampled tokens (or of all), gathered over T.
 
-    A head that shares the embedding's matrix stores nothing of its own.
+    A head that shares the embedding's matrix stores nothing of its own, and reads it in the embedding's format.
     """
     precision, ranks, assumptions = deployment.precision, deployment.ranks, deployment.assumptions
     tokens = step.sampled if assumptions.last_token_head else step.tokens
     if assumptions.gather_embedding:
         columns = shard(model.vocab_size, ranks)
         stored = columns * model.hidden_size * (1.0 - model.tied_embeddings)
-        stored = (stored + model.head_biases + model.final_norms * model.hidden_size) * precision.embedding
+        stored = (stored + model.head_biases + model.final_norms * model.hidden_size) * precision.weight_bytes("head")
     else:
         columns, stored = floor_div(model.vocab_size, ranks), None
     logits = gemm(
@@ -79,9 +81,12 @@ def head(model: Model, step: Step, deployment: Deployment) -> list[Operator]:
         n=columns,
         k=model.hidden_size,
         precision=precision,
-        operand="embedding",
+        layers="head",
         stored=stored,
     )
+    if assumptions.gather_embedding and precision.head is not None:
+        read = (precision.embedding - precision.head) * model.tied_embeddings + precision.head
+        logits = eqx.tree_at(lambda op: op.weight, logits, columns * model.hidden_size * read)
     gathered = all_gather(
         "head.all_gather",
         "embedding_collectives",

@@ -1,9 +1,11 @@
 """Feed-forward layers: dense and mixture of experts."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from genz_jax.fields import Number
-from genz_jax.specs import FFN, MoE
+from genz_jax.specs import FFN, Layers, MoE
 from genz_jax.work.collectives import all_gather, all_reduce, all_to_all
 from genz_jax.work.elementwise import activation, softmax
 from genz_jax.work.operators import Operator
@@ -22,7 +24,7 @@ def ffn_layer(name: str, part: FFN, hidden: Number, step: Step, deployment: Depl
     on_chip = step.resident(deployment.assumptions) if step.mode == "decode" else ""
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
-        *_mlp(name, part.in_projections, inner, hidden, step.tokens, step, deployment, on_chip, part.biases),
+        *_mlp(name, "ffn", part.in_projections, inner, hidden, step.tokens, step, deployment, on_chip, part.biases),
         all_reduce(
             f"{name}.all_reduce",
             "ffn_all_reduce",
@@ -35,6 +37,7 @@ def ffn_layer(name: str, part: FFN, hidden: Number, step: Step, deployment: Depl
 
 def _mlp(
     name: str,
+    layers: Layers,
     in_projections: Number,
     inner: Number,
     hidden: Number,
@@ -44,11 +47,12 @@ def _mlp(
     on_chip: str,
     biases: Number = 0.0,
 ) -> list[Operator]:
-    linear = {"batch": step.sequences, "m": tokens, "precision": deployment.precision, "on_chip": on_chip}
+    linear: dict[str, Any] = {"batch": step.sequences, "m": tokens, "precision": deployment.precision}
+    linear |= {"on_chip": on_chip, "layers": layers}
     return [
         gemm(f"{name}.up_gate_proj", "ffn", n=inner * in_projections, k=hidden, **linear),
         *_activation(name, step.sequences * tokens * inner, in_projections, deployment),
-        holding(gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, **linear), biases, deployment.precision),
+        holding(gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, **linear), deployment.precision, biases),
     ]
 
 
@@ -83,7 +87,7 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     ops = pre_norm(name, step, hidden, deployment, part.norms)
     router_in = floor_div(hidden, tp) if assumptions.sharded_router else hidden
     router = gemm(f"{name}.router", "ffn", n=part.experts + part.shared_gate, k=router_in, **linear)
-    ops += [holding(router, part.router_biases, precision)]
+    ops += [holding(router, precision, part.router_biases)]
     if assumptions.sharded_router:
         # The published decode step reduces the hidden vector here, its other steps the router's logits.
         reduced = hidden if step.mode == "decode" else part.experts
@@ -111,10 +115,11 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     ops += [all_to_all(f"{name}.combine", "ffn_all_to_all", **routed)]
     if latent is not None:
         up = gemm(f"{name}.latent_up_proj", "ffn", n=hidden, k=latent.size, **linear)
-        ops += [holding(up, latent.norm * latent.size, precision).times(jnp.where(latent.size > 0, 1.0, 0.0))]
+        ops += [holding(up, precision, norms=latent.norm * latent.size).times(jnp.where(latent.size > 0, 1.0, 0.0))]
     shared = part.shared_experts * ceil_div(part.shared_intermediate_size, tp)
     tokens = jnp.where(shared > 0, tokens, 0.0)
-    ops += _mlp(f"{name}.shared", part.in_projections, shared, hidden, tokens, step, deployment, decode_on_chip)
+    sizes = (part.in_projections, shared, hidden, tokens)
+    ops += _mlp(f"{name}.shared", "shared_experts", *sizes, step, deployment, decode_on_chip)
     ops += [all_reduce(f"{name}.all_reduce", "ffn_all_reduce", elements=rows * hidden, ranks=tp, precision=precision)]
     if assumptions.own_tokens:
         ops += [
@@ -146,7 +151,7 @@ def _expected_experts(
     local, rows = touched / ep, busiest * step.rows * part.top_k / jnp.where(touched > 0, touched, 1.0)
     stored = part.experts / ep * inner * hidden * precision.experts
     biases = part.experts / ep * part.biases * precision.experts
-    grouped = {"groups": local, "m": rows, "precision": precision, "operand": "experts"}
+    grouped: dict[str, Any] = {"groups": local, "m": rows, "precision": precision, "layers": "experts"}
     up = inner * part.in_projections
     return [
         grouped_gemm(f"{name}.up_gate_proj", "ffn", n=up, k=hidden, stored=stored * part.in_projections, **grouped),
@@ -171,7 +176,8 @@ def _whole_experts(
         active = floor_div(part.experts, ep)
         local, rows = active, floor_div(step.tokens * part.top_k, part.experts)
     idle = jnp.maximum(local - active, 0.0)
-    linear = {"batch": step.sequences, "precision": precision, "on_chip": on_chip, "operand": "experts"}
+    linear: dict[str, Any] = {"batch": step.sequences, "precision": precision, "on_chip": on_chip}
+    linear["layers"] = "experts"
     up = inner * part.in_projections
     ops = [
         gemm(f"{name}.up_gate_proj", "ffn", m=rows, n=active * up, k=hidden, **linear),

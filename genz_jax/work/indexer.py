@@ -1,6 +1,7 @@
 """The indexer of sparse attention: its own work, and what it leaves for attention to see."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -23,12 +24,13 @@ def indexer(
     """
     precision = deployment.precision
     heads, size = part.heads, part.head_dim
-    linear = {"batch": step.sequences, "m": step.tokens, "precision": precision}
+    linear: dict[str, Any] = {"batch": step.sequences, "m": step.tokens, "precision": precision}
+    linear["layers"] = "attention"
     columns = size + heads * part.head_weights
     key = gemm(f"{name}.index_k_proj", "attention_projections", n=columns, k=hidden, **linear)
     ops = [
         gemm(f"{name}.index_q_proj", "attention_projections", n=heads * size, k=query_in, **linear),
-        holding(key, 2.0 * size, precision),
+        holding(key, precision, norms=2.0 * size),
     ]
 
     def score(segments: Sequence[Segment]) -> list[Operator]:

@@ -10,6 +10,7 @@ from typing import Literal
 import equinox as eqx
 
 from genz_jax.fields import Number
+from genz_jax.specs import Layers
 
 Kind = Literal[
     "gemm",
@@ -28,7 +29,7 @@ Kind = Literal[
     "point_to_point",
     "ring",
 ]
-Operand = Literal["weights", "experts", "embedding", "kv_cache", "activations"]
+Operand = Layers | Literal["kv_cache", "activations"]
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point", "ring")
 
 COMPONENTS = {

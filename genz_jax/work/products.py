@@ -3,8 +3,8 @@
 import string
 
 from genz_jax.fields import Number
-from genz_jax.specs import Precision
-from genz_jax.work.operators import Operand, Operator
+from genz_jax.specs import Layers, Precision
+from genz_jax.work.operators import Operator
 
 
 def gemm(
@@ -17,7 +17,7 @@ def gemm(
     k: Number,
     precision: Precision,
     on_chip: str = "",
-    operand: Operand = "weights",
+    layers: Layers = "weights",
     stored: Number | None = None,
 ) -> Operator:
     """Multiply a batch of (m, k) activations with one (k, n) weight matrix.
@@ -34,18 +34,18 @@ def gemm(
         k: inner size (input features).
         precision: bytes per element.
         on_chip: initials of the tensors that stay on chip.
-        operand: kind of the weights: weights, experts or embedding.
+        layers: kind of layers that the weights are of, which decides the formats.
         stored: bytes of parameters in memory; by default the weight matrix.
     """
-    weight = k * n * getattr(precision, operand)
+    weight = k * n * precision.weight_bytes(layers)
     return Operator(
         name,
         "gemm",
         component,
         on_chip,
-        operand,
+        precision.kind(layers),
         flops=2.0 * batch * m * n * k,
-        input=batch * m * k * precision.activations,
+        input=batch * m * k * precision.input_bytes(layers),
         weight=weight,
         output=batch * m * n * precision.activations,
         stored=weight if stored is None else stored,
@@ -67,7 +67,7 @@ def grouped_gemm(
     n: Number,
     k: Number,
     precision: Precision,
-    operand: Operand = "weights",
+    layers: Layers = "weights",
     stored: Number | None = None,
 ) -> Operator:
     """Multiply (m, k) activations of each group with the group's own (k, n) weights, as the experts of an MoE do.
@@ -82,17 +82,17 @@ def grouped_gemm(
         n: output features.
         k: input features.
         precision: bytes per element.
-        operand: kind of the weights: weights or experts.
+        layers: kind of layers that the weights are of, which decides the formats.
         stored: bytes of parameters in memory, those of idle groups included; by default the weights of the groups.
     """
-    weight = groups * k * n * getattr(precision, operand)
+    weight = groups * k * n * precision.weight_bytes(layers)
     return Operator(
         name,
         "gemm",
         component,
-        operand=operand,
+        operand=precision.kind(layers),
         flops=2.0 * groups * m * n * k,
-        input=groups * m * k * precision.activations,
+        input=groups * m * k * precision.input_bytes(layers),
         weight=weight,
         output=groups * m * n * precision.activations,
         stored=weight if stored is None else stored,
@@ -111,20 +111,22 @@ def conv1d(
     width: Number,
     precision: Precision,
     on_chip: str = "",
+    layers: Layers = "weights",
 ) -> Operator:
     """Convolve a sequence, depthwise where one input channel meets each output channel.
 
     FLOPs = 2·batch·channels_out·length·width: every output element takes `width` taps of its own channel. Input =
     batch·length·channels_in, weight = channels_out·width, output = batch·length·channels_out elements.
     """
-    weight = channels_out * width * precision.weights
+    weight = channels_out * width * precision.weight_bytes(layers)
     return Operator(
         name,
         "conv1d",
         component,
         on_chip,
+        precision.kind(layers),
         flops=2.0 * batch * channels_out * length * width,
-        input=batch * length * channels_in * precision.activations,
+        input=batch * length * channels_in * precision.input_bytes(layers),
         weight=weight,
         output=batch * length * channels_out * precision.activations,
         stored=weight,

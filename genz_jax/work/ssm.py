@@ -1,5 +1,7 @@
 """Layers with a recurrent state: Mamba-1 (SSM), Mamba-2 (SSD), gated delta net and lightning attention."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 
@@ -25,11 +27,11 @@ def ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deployment: Depl
         return _published_ssm_layer(name, part, hidden, step, deployment)
     channels, linear = shard(part.d_inner, ranks), _linear(step, deployment)
     small = part.dt_rank + 2.0 * part.d_state
-    held = channels * (part.d_state + 1.0) + part.inner_norms + part.biases
+    held = channels * (part.d_state + 1.0) + part.biases
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * channels, k=hidden, **linear),
-        holding(_convolution(name, channels, part.d_conv, step, deployment), held, precision),
+        holding(_convolution(name, channels, part.d_conv, step, deployment), precision, held, part.inner_norms),
         gemm(f"{name}.x_proj", "ssm_projections", n=small, k=channels, **linear),
         all_reduce(
             f"{name}.x_all_reduce", "ssm_collectives", elements=step.rows * small, ranks=ranks, precision=precision
@@ -53,11 +55,12 @@ def ssd_layer(name: str, part: SSD, hidden: Number, step: Step, deployment: Depl
     precision, ranks, linear = deployment.precision, deployment.ranks, _linear(step, deployment)
     heads = shard(part.heads, ranks)
     channels, shared = heads * part.head_dim, 2.0 * shard(part.groups, ranks) * part.d_state
-    held = 3.0 * heads + part.inner_norms + part.biases
+    held = 3.0 * heads + part.biases
+    convolution = _convolution(name, channels + shared, part.d_conv, step, deployment)
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * channels + shared + heads, k=hidden, **linear),
-        holding(_convolution(name, channels + shared, part.d_conv, step, deployment), held, precision),
+        holding(convolution, precision, held, part.inner_norms),
         _scan(name, channels, part.d_state, 2.0 * channels + shared + heads, step, deployment),
         *pass_states(name, step, precision.state * channels * part.d_state, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
@@ -92,13 +95,13 @@ def delta_net_layer(name: str, part: DeltaNet, hidden: Number, step: Step, deplo
         columns = jnp.where(low, values, 0.0)
         raised += [gemm(f"{name}.gate_up_proj", "ssm_projections", n=columns, k=part.gate_rank, **linear)]
     projected = 2.0 * keys + values + heads + decay_in + gate_in
-    held = heads + decays + part.value_head_dim
+    convolution = _convolution(name, 2.0 * keys + values, part.d_conv, step, deployment)
     operands = 2.0 * (keys + values) + heads + decays
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.in_proj", "ssm_projections", n=projected, k=hidden, **linear),
         *raised,
-        holding(_convolution(name, 2.0 * keys + values, part.d_conv, step, deployment), held, precision),
+        holding(convolution, precision, heads + decays, part.value_head_dim),
         _scan(name, values, part.key_head_dim, operands, step, deployment, 8.0),
         *pass_states(name, step, precision.state * values * part.key_head_dim, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=values, **linear),
@@ -122,7 +125,7 @@ def linear_attention_layer(
     into = gemm(f"{name}.in_proj", "ssm_projections", n=4.0 * channels, k=hidden, **linear)
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
-        holding(into, part.inner_norms, precision),
+        holding(into, precision, norms=part.inner_norms),
         _scan(name, channels, part.head_dim, 4.0 * channels, step, deployment, 5.0),
         *pass_states(name, step, precision.state * channels * part.head_dim, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
@@ -132,8 +135,9 @@ def linear_attention_layer(
     ]
 
 
-def _linear(step: Step, deployment: Deployment) -> dict:
-    return {"batch": step.sequences, "m": step.tokens, "precision": deployment.precision}
+def _linear(step: Step, deployment: Deployment) -> dict[str, Any]:
+    sizes = {"batch": step.sequences, "m": step.tokens}
+    return {**sizes, "precision": deployment.precision, "layers": "attention"}
 
 
 def _convolution(name: str, channels: Number, width: Number, step: Step, deployment: Deployment) -> Operator:
@@ -148,6 +152,7 @@ def _convolution(name: str, channels: Number, width: Number, step: Step, deploym
         length=step.tokens,
         width=width,
         precision=precision,
+        layers="attention",
     )
     return eqx.tree_at(lambda o: o.cached, op, step.states * channels * (width - 1.0) * precision.activations)
 
@@ -189,6 +194,7 @@ def _published_ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deplo
         length=step.tokens,
         width=part.d_conv,
         precision=precision,
+        layers="attention",
     )
     labels = {"b": step.sequences, "l": step.tokens, "d": part.d_inner, "s": part.d_state}
 

@@ -26,6 +26,14 @@ def pre_norm(name: str, step: Step, width: Number, deployment: Deployment, norms
     return [norm(f"{name}.norm", rows=step.rows, width=width, precision=precision, stored=stored)]
 
 
-def holding(op: Operator, elements: Number, precision: Precision) -> Operator:
-    """The operator with that many parameters more in memory: biases and small norms, which each rank has whole."""
-    return eqx.tree_at(lambda o: o.stored, op, op.stored + elements * precision.weights)
+def holding(op: Operator, precision: Precision, own: Number = 0.0, norms: Number = 0.0) -> Operator:
+    """The operator with that many parameters more in memory, which each rank has whole.
+
+    Args:
+        op: the operator, a linear layer or a convolution.
+        precision: bytes per element.
+        own: biases and the like, in the format of the operator's weights.
+        norms: small norms inside the layer, in that of all norms.
+    """
+    more = own * precision.weight_bytes(op.operand) + norms * precision.weights
+    return eqx.tree_at(lambda o: o.stored, op, op.stored + more)
