@@ -4,6 +4,7 @@ import inspect
 import re
 from pathlib import Path
 
+import jax
 import matplotlib
 import pytest
 
@@ -12,7 +13,11 @@ import genz_jax as gz
 matplotlib.use("Agg")
 ROOT = Path(__file__).parent.parent
 PUBLIC = {name: value for name, value in vars(gz).items() if not name.startswith("_") and not inspect.ismodule(value)}
-README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+PAGES = ("README.md", "docs/gradients.md")
+
+
+def examples(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -43,15 +48,15 @@ def test_examples_of_docstrings():
     assert runner.summarize(verbose=False).failed == 0, "".join(report)
 
 
-def test_the_readme_has_examples():
-    assert len(README) >= 1
-
-
-def test_the_readme_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_of_pages_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    for i, block in enumerate(README):
-        exec(compile(block, f"README block {i + 1}", "exec"), namespace)
+    assert examples(page)
+    # As people run them: the tests' strict promotion of types is too strict for optax.
+    with jax.numpy_dtype_promotion("standard"):
+        for i, block in enumerate(examples(page)):
+            exec(compile(block, f"{page} block {i + 1}", "exec"), namespace)
 
 
 def test_every_field_of_every_result_and_spec_is_described():

@@ -8,7 +8,7 @@ from genz_jax.assumptions import Assumptions, default as DEFAULT
 from genz_jax.fields import Number
 from genz_jax.specs import Platform
 from genz_jax.work.operators import Operator
-from genz_jax.work.step import ceil_div, floor_div
+from genz_jax.work.step import ceil_div
 
 
 def network_time(op: Operator, platform: Platform, assumptions: Assumptions = DEFAULT) -> Number:
@@ -25,7 +25,8 @@ def network_time(op: Operator, platform: Platform, assumptions: Assumptions = DE
     - one pass of a ring: maxᵢ (λᵢ + d/Bᵢ) over the levels that it crosses, since all ranks send at once
 
     with hᵢ = nᵢ − 1 hops around a ring, and 1 where all ranks meet at a switch. With one level that is a ring these are
-    the formulas of arXiv 2406.01698, which knows no other (`Assumptions.collectives`).
+    the formulas of arXiv 2406.01698, which knows no other (`Assumptions.collectives`). The size of a level decides
+    which links a group crosses; nothing has a derivative in it.
     """
     if op.kind == "point_to_point":
         return _hop_time(op, platform)
@@ -51,8 +52,7 @@ def _levels(ranks: Number, stride: Number, platform: Platform):
     """Ranks reached within each level, those reached below it, and the level."""
     below: Number = 1.0
     for level in platform.network:
-        # Not jnp.clip, which would give half a slope in the size of a domain that just holds all ranks.
-        inside = jnp.maximum(floor_div(level.size, stride), below)
+        inside = jnp.maximum(jnp.floor(level.size / stride), below)
         reached = jnp.where(inside < ranks, inside, ranks)
         yield reached, below, level
         below = reached
@@ -67,7 +67,7 @@ def _hop_time(op: Operator, platform: Platform) -> Number:
     time: Number = 0.0
     left: Number = hops
     for i, level in enumerate(platform.network):
-        leaves = jnp.clip(ceil_div(op.ranks * op.stride, level.size) - 1.0, 0.0, left)
+        leaves = jnp.clip(ceil_div(op.ranks * op.stride, jax.lax.stop_gradient(level.size)) - 1.0, 0.0, left)
         inside = left if i == len(platform.network) - 1 else left - leaves
         time = time + inside * (level.latency + op.message / (level.bandwidth * platform.link_efficiency))
         left = leaves
