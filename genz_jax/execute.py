@@ -15,6 +15,7 @@ from genz_jax.results import Bound
 from genz_jax.specs import Model, Platform
 from genz_jax.work.footprint import sum_over
 from genz_jax.work.operators import COLLECTIVES, COMPONENTS, Operator
+from genz_jax.work.pipeline import Ends, ends_of
 from genz_jax.work.stages import forward
 from genz_jax.work.step import Deployment, Step
 
@@ -58,7 +59,10 @@ def computed_once(tree: Tree) -> Tree:
 
 
 class Totals(eqx.Module):
-    """Sums over the operators of a pass; `bound` has the latency of the operators that wait for each resource."""
+    """Sums over the operators of a pass; `bound` has the latency of the operators that wait for each resource.
+
+    `ends` has the latency of the layers, of the embedding and of the head, for the stages of a pipeline.
+    """
 
     latency: Number
     compute: Number
@@ -68,6 +72,7 @@ class Totals(eqx.Module):
     peak_memory: Number
     bound: tuple[Number, Number, Number]
     breakdown: dict[str, Number]
+    ends: Ends
     operators: tuple[OperatorTime, ...]
 
     def times(self, factor: Number) -> "Totals":
@@ -128,6 +133,7 @@ def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions
         moved * speeds.byte,
         (bound[0], bound[1], bound[2]),
         breakdown,
+        ends_of(work.ops, [times[op.name].latency for op in work.ops], latency),
         tuple(times.values()),
     )
 

@@ -15,6 +15,7 @@ from genz_jax.stages import prepare, reason_code, replica_devices
 from genz_jax.work.footprint import Footprint, activations, cache_holders, footprint, sum_over
 from genz_jax.work.mapping import Reason, mapping_reason
 from genz_jax.work.passes import prefill_passes
+from genz_jax.work.pipeline import Ends, slowest
 from genz_jax.work.stages import decode_step, forward
 from genz_jax.work.step import Deployment
 
@@ -96,7 +97,8 @@ def _per_token(model: Model, workload: Workload, deployment: Deployment) -> Numb
     )
     longer = eqx.tree_at(lambda w: w.output_tokens, alone, alone.output_tokens + 1.0)
     sizes = [sum_over(cache_holders(model, w, unpaged, generates=True), "cached") for w in (alone, longer)]
-    return (sizes[1] - sizes[0]) / deployment.parallelism.pp
+    none = 0.0 * sizes[0]
+    return slowest(Ends(sizes[1] - sizes[0], none, none), model, deployment)
 
 
 def _largest_batch(model: Model, workload: Workload, deployment: Deployment, usable: Number) -> jax.Array:

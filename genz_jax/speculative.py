@@ -30,6 +30,7 @@ from genz_jax.work.footprint import Footprint, activations, footprint
 from genz_jax.work.mapping import Reason, mapping_reason
 from genz_jax.work.operators import Operator
 from genz_jax.work.passes import Passes, once, prefill_passes
+from genz_jax.work.pipeline import slowest
 from genz_jax.work.stages import decode_step, forward, replica_batch, verify_step
 from genz_jax.work.step import Deployment
 
@@ -234,7 +235,8 @@ def take_turns(
     times = [[run(work, speeds, platform, assumptions) for work in works] for works, _ in passes]
     parts = [all_of(one, counts) for one, (_, counts) in zip(times, passes, strict=True)]
     totals = parts[0].plus(parts[1])
-    latency = totals.latency
+    latency, turns = totals.latency, (full, draft)
+    pace = sum(slowest(part.ends, turn.model, deployment) for part, turn in zip(parts, turns, strict=True))
     reason = reason_code(mapping, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value
     known = known_where(feasible, assumptions)
@@ -243,10 +245,13 @@ def take_turns(
         batch_time = totals.latency * ((micro - 1.0) / parallelism.pp + 1.0)
     elif full.passes[0][0].mode == "prefill":
         last = times[0][-1].latency + times[1][-1].latency
-        latency = through(totals.latency, last, deployment)
-        batch_time = fill_and_drain(totals.latency, last, workload, deployment)
+        before = pace - sum(
+            slowest(one[-1].ends, turn.model, deployment) for one, turn in zip(times, turns, strict=True)
+        )
+        latency = through(totals.latency, last, before, deployment)
+        batch_time = fill_and_drain(latency, pace, workload, deployment)
     else:
-        batch_time = steady_time(totals.latency, workload, deployment)
+        batch_time = steady_time(totals.latency, pace, workload, deployment)
     return result(
         latency=known(latency),
         batch_time=known(batch_time),

@@ -33,6 +33,7 @@ from genz_jax.work.footprint import footprint
 from genz_jax.work.mapping import Reason, first_reason, mapping_reason
 from genz_jax.work.operators import COLLECTIVES, Operator
 from genz_jax.work.passes import Passes, once, prefill_passes
+from genz_jax.work.pipeline import slowest
 from genz_jax.work.stages import (
     chunked_step,
     decode_step,
@@ -92,32 +93,32 @@ def known_where(feasible: Number, assumptions: Assumptions) -> Callable[[Number]
     return lambda value: jnp.where(feasible, value, jnp.nan)
 
 
-def through(total: Number, last: Number, deployment: Deployment) -> Number:
-    """Time of all passes of a micro-batch through the pipeline, which follow each other: last + (total − last)/pp.
+def through(total: Number, last: Number, before: Number, deployment: Deployment) -> Number:
+    """Time of all passes of a micro-batch through the pipeline, which follow each other: last + before.
 
     Args:
         total: sum of the latencies of the passes.
         last: latency of the last.
+        before: time of the others on the slowest stage.
         deployment: how the model is spread.
     """
     if deployment.assumptions.pipeline == "published":
         return total
-    return last + (total - last) / deployment.parallelism.pp
+    return jnp.where(deployment.parallelism.pp > 1.0, last + before, total)
 
 
-def fill_and_drain(total: Number, last: Number, workload: Workload, deployment: Deployment) -> Number:
-    """Time until a replica's last micro-batch has left the pipeline: the first one's and (m − 1) · total/pp."""
-    if deployment.assumptions.pipeline == "published":
-        return total
-    others = (micro_batches(workload, deployment) - 1.0) / deployment.parallelism.pp
-    return through(total, last, deployment) + total * others
-
-
-def steady_time(latency: Number, workload: Workload, deployment: Deployment) -> Number:
-    """Time between two visits of a micro-batch to a stage: latency · max(m/pp, 1)."""
+def fill_and_drain(latency: Number, pace: Number, workload: Workload, deployment: Deployment) -> Number:
+    """Time until a replica's last micro-batch has left the pipeline: latency + (m − 1) · time of the slowest stage."""
     if deployment.assumptions.pipeline == "published":
         return latency
-    return latency * jnp.maximum(micro_batches(workload, deployment) / deployment.parallelism.pp, 1.0)
+    return latency + (micro_batches(workload, deployment) - 1.0) * pace
+
+
+def steady_time(latency: Number, pace: Number, workload: Workload, deployment: Deployment) -> Number:
+    """Time between two visits of a micro-batch to a stage: m · time of the slowest stage, at least the latency."""
+    if deployment.assumptions.pipeline == "published":
+        return latency
+    return jnp.maximum(micro_batches(workload, deployment) * pace, latency)
 
 
 def batch_energy(totals: Totals, platform: Platform, workload: Workload, deployment: Deployment) -> Number:
@@ -165,12 +166,13 @@ def _stage(
     reason = reason_code(mapping, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value
     known = known_where(feasible, assumptions)
+    pace = slowest(totals.ends, model, deployment)
     if steady:
-        latency, batch_time = totals.latency, steady_time(totals.latency, workload, deployment)
+        latency, batch_time = totals.latency, steady_time(totals.latency, pace, workload, deployment)
     else:
-        last = parts[-1].latency
-        latency = through(totals.latency, last, deployment)
-        batch_time = fill_and_drain(totals.latency, last, workload, deployment)
+        before = pace - slowest(parts[-1].ends, model, deployment)
+        latency = through(totals.latency, parts[-1].latency, before, deployment)
+        batch_time = fill_and_drain(latency, pace, workload, deployment)
     return result(
         latency=known(latency),
         batch_time=known(batch_time),

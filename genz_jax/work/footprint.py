@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from genz_jax.fields import Number
 from genz_jax.specs import Model, Workload
 from genz_jax.work.operators import Operator
+from genz_jax.work.pipeline import Ends, ends_of, fullest, tied_copy
 from genz_jax.work.stages import decode_step, forward, prefill_step
 from genz_jax.work.step import Deployment, Step, ceil_div
 
@@ -24,7 +25,7 @@ SAMPLED = 256.0
 
 
 class Footprint(eqx.Module):
-    """Bytes on one device, the mean of the stages of a pipeline."""
+    """Bytes on one device of the fullest stage of a pipeline; as published, the mean of its stages."""
 
     weights: Number
     idle_weights: Number
@@ -52,13 +53,18 @@ def footprint(model: Model, workload: Workload, step: Step, deployment: Deployme
         deployment: how they are spread.
         ops: operators of the pass.
     """
-    pp = deployment.parallelism.pp
     held = ops
     chunked = workload.prefill_chunks or workload.decode_chunks
     if deployment.assumptions.cache_of == "batch" and not chunked:
         held = cache_holders(model, workload, deployment, generates=step.mode != "prefill")
     working = activations(model, step, deployment, ops)
-    return Footprint(sum_over(ops, "stored") / pp, _idle(ops) / pp, sum_over(held, "cached") / pp, *working)
+    stored = ends_of(ops, [op.stored * op.repeats for op in ops])
+    copy = tied_copy(model, deployment)
+    stored = Ends(stored.total + copy, stored.first, stored.last + copy)
+    cached = ends_of(held, [op.cached * op.repeats for op in held])
+    idle = ends_of(ops, [_idle(op) for op in ops])
+    weights, cache, unread = fullest((stored, cached, idle), model, deployment)
+    return Footprint(weights, unread, cache, *working)
 
 
 def cache_holders(model: Model, workload: Workload, deployment: Deployment, generates: bool) -> Operators:
@@ -79,7 +85,10 @@ def cache_holders(model: Model, workload: Workload, deployment: Deployment, gene
     prompt, output = workload.input_tokens, workload.output_tokens
     if generates:
         full = ceil_div(prompt + output, block) * block
-        rounded = eqx.tree_at(lambda w: w.output_tokens, workload, full - prompt)
+        # Wherever the prompt ends, the tokens of a beam span at most so many blocks, its last one included.
+        span = jnp.where(output > 0, (ceil_div(output - 1.0, block) + 1.0) * block, 0.0)
+        own = jnp.minimum(span, full)
+        rounded = eqx.tree_at(lambda w: (w.input_tokens, w.output_tokens), workload, (full - own, own))
         return forward(model, decode_step(rounded, whole), whole)
     rounded = eqx.tree_at(lambda w: w.input_tokens, workload, ceil_div(prompt, block) * block)
     return forward(model, prefill_step(rounded, whole), whole)
@@ -116,14 +125,11 @@ def _logits(model: Model, step: Step, deployment: Deployment) -> Number:
     return sequences * model.vocab_size * LOGIT_BYTES
 
 
-def _idle(ops: tuple[Operator, ...]) -> Number:
-    """Parameters of linear layers that the pass does not read: Σ (stored − read) · repeats."""
-    total: Number = 0.0
-    for op in ops:
-        if op.kind == "gemm":
-            read = jnp.where(op.flops > 0, op.weight, 0.0)
-            total = total + jnp.maximum(op.stored - read, 0.0) * op.repeats
-    return total
+def _idle(op: Operator) -> Number:
+    """Bytes of parameters of a linear layer that the pass does not read: (stored − read) · repeats."""
+    if op.kind != "gemm":
+        return 0.0
+    return jnp.maximum(op.stored - jnp.where(op.flops > 0, op.weight, 0.0), 0.0) * op.repeats
 
 
 def sum_over(ops: tuple[Operator, ...], field: str) -> Number:

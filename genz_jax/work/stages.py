@@ -75,7 +75,7 @@ def prefill_step(workload: Workload, deployment: Deployment) -> Step:
             Segment("", True, batch * (1.0 - hits), tokens, tokens, prompt=True, parts=parts),
             Segment("hit_", True, batch * hits, tokens - cached, tokens, prompt=True, parts=parts),
         )
-        new, resumed = tokens - hits * cached, hits
+        new, resumed = tokens - hits * cached, jnp.where(cached > 0, hits, 0.0)
     new = new / parts
     return Step("prefill", batch, new, embedded=new, sampled=1.0, states=batch, segments=segments, resumed=resumed)
 
