@@ -46,6 +46,7 @@ def test_a_shape_is_traced_once_while_it_is_kept():
 
 
 def test_functions_of_the_package_are_bounded_together(monkeypatch):
+    gz.clear_caches()  # of what other tests have made
     monkeypatch.setattr(caches, "MOST", 5)
     functions = [Compiled(lambda x, k=k: x * float(k)) for k in range(8)]
     for k, function in enumerate(functions):
