@@ -58,7 +58,7 @@ def estimate(
         >>> import genz_jax as gz
         >>> r = gz.estimate("llama-3.1-70b", "H100-SXM", gz.Workload(batch=32), gz.Parallelism(tp=8), "fp8")
         >>> r.bound
-        'network'
+        'memory'
     """
     case, names = read_case(model, platform, workload, parallelism, precision, speculation, engine)
     if axes := labels.axes_of(case):

@@ -105,16 +105,16 @@ def test_all_formats_of_the_catalogue_are_read():
 
 
 def test_estimates_have_the_formats_of_the_checkpoint(quantized):
-    """A DeepSeek-R1 of 671 GB fits on eight B200 of 180 GB, which it does not in 16 bits."""
+    """A DeepSeek-R1 of 671 GB fits on eight H200 of 141 GB, which it does not in 16 bits."""
     spread = gz.Parallelism(tp=8)
-    own = gz.estimate("deepseek-ai/DeepSeek-R1", "B200", parallelism=spread)
+    own = gz.estimate("deepseek-ai/DeepSeek-R1", "H200", parallelism=spread)
     assert bool(own.feasible)
-    assert float(own.memory) == float(gz.estimate("deepseek-r1", "B200", None, spread, BLOCKS).memory)
-    assert not bool(gz.estimate("deepseek-r1", "B200", None, spread, "bf16").feasible)
+    assert float(own.memory) == float(gz.estimate("deepseek-r1", "H200", None, spread, BLOCKS).memory)
+    assert not bool(gz.estimate("deepseek-r1", "H200", None, spread, "bf16").feasible)
     for model in (str(quantized), gz.Model.from_hugging_face(quantized), gz.load(quantized)[0]):
         assert float(gz.estimate(model, "H200").memory) == float(gz.estimate(model, "H200", precision=AWQ).memory)
     changed = gz.model("deepseek-r1").replace(layers=61)
-    assert float(gz.estimate(changed, "B200", parallelism=spread).memory) == float(own.memory)
+    assert float(gz.estimate(changed, "H200", parallelism=spread).memory) == float(own.memory)
 
 
 def test_models_of_a_sweep_have_their_own_formats():

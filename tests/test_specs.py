@@ -50,6 +50,7 @@ EXAMPLES = {
     "Parallelism": gz.Parallelism(),
     "Precision": gz.Precision(),
     "Speculation": gz.Speculation(LLAMA),
+    "Engine": gz.Engine(),
 }
 
 
@@ -193,7 +194,7 @@ def test_shares_end_at_one(name):
     """
     Workload.batch Workload.input_tokens Workload.output_tokens Workload.beams Parallelism.tp Parallelism.ep
     Parallelism.pp Parallelism.micro_batches Attention.heads MoE.top_k Model.layers PrefillChunk.new_tokens
-    DecodeChunk.sequences Speculation.tokens NetworkLevel.size
+    DecodeChunk.sequences Speculation.tokens NetworkLevel.size Engine.tokens_per_step Engine.max_sequences
     """.split(),
 )
 def test_counts_are_whole(name):

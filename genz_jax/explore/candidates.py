@@ -38,8 +38,8 @@ def whole_numbers(what: str, given: Any, largest: float = np.inf) -> np.ndarray:
     Raises:
         ValueError: none, or one that is not a whole number from 1 to `largest`.
     """
-    if hasattr(given, "__len__") and len(given) > MOST:
-        raise ValueError(f"{what}: {len(given):,} values; at most {MOST:,} can be tried")
+    if np.size(given) > MOST:
+        raise ValueError(f"{what}: {np.size(given):,} values; at most {MOST:,} can be tried")
     try:
         values = np.unique(np.atleast_1d(np.asarray(list(given) if np.iterable(given) else given, dtype=float)))
     except (TypeError, ValueError):

@@ -18,7 +18,7 @@ from genz_jax.explore.blocks import axis_order, variables, walk
 from genz_jax.explore.hoist import hoisted
 from genz_jax.explore.requirements import FEW
 from genz_jax.explore.sweep import ask
-from genz_jax.fields import FRACTION, Number, near
+from genz_jax.fields import Number, near
 from genz_jax.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
 from genz_jax.results import Result
 from genz_jax.specs import LINK_ALIASES, Engine, Platform, Speculation
@@ -80,7 +80,7 @@ def _parameter(path: str, place: int, spec: Any, field: Any) -> Parameter | None
         kind = "relative rate"
     elif path.startswith("power"):
         kind = "power"
-    elif meta["rule"] is FRACTION:
+    elif path.endswith("_efficiency"):
         kind = "efficiency"
     elif meta["units"] == units.SECOND:
         kind, resource = "latency", "latency"
