@@ -113,7 +113,7 @@ def test_assumptions_of_the_attributes_can_be_used_again(ds):
 
 def test_the_case_of_the_attributes_has_every_number(ds):
     case = json.loads(ds.attrs["case"])
-    assert set(case) == {"model", "platform", "workload", "parallelism", "precision"}
+    assert set(case) == {"model", "platform", "workload", "parallelism", "precision", "engine"}
     assert case["platform"]["flops"] == 989.4e12
     assert case["platform"]["mem_bw"] == {"dims": ["mem_bw"], "size": 3}
     assert case["platform"]["network"][0]["bandwidth"] == {"dims": ["link_bw"], "size": 2}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from genz_jax.fields import Number
 from genz_jax.specs import Model, Workload
 from genz_jax.work.operators import Operator
-from genz_jax.work.pipeline import Ends, ends_of, fullest, tied_copy
+from genz_jax.work.pipeline import Ends, ends_of, slowest, tied_copy
 from genz_jax.work.stages import decode_step, forward, prefill_step
 from genz_jax.work.step import Deployment, Step, ceil_div
 
@@ -63,7 +63,8 @@ def footprint(model: Model, workload: Workload, step: Step, deployment: Deployme
     stored = Ends(stored.total + copy, stored.first, stored.last + copy)
     cached = ends_of(held, [op.cached * op.repeats for op in held])
     idle = ends_of(ops, [_idle(op) for op in ops])
-    weights, cache, unread = fullest((stored, cached, idle), model, deployment)
+    # Each by itself, so that weights do not depend on the batch: too much by less than a layer's cache.
+    weights, unread, cache = (slowest(amount, model, deployment) for amount in (stored, idle, cached))
     return Footprint(weights, unread, cache, *working)
 
 

@@ -72,16 +72,6 @@ def slowest(amount: Ends, model: Model, deployment: Deployment) -> Number:
     return jnp.maximum(jnp.maximum(first, middle), last)
 
 
-def fullest(amounts: tuple[Ends, ...], model: Model, deployment: Deployment) -> tuple[Number, ...]:
-    """Several amounts on the stage where the first two of them, weights and cache, are most together."""
-    if deployment.assumptions.pipeline == "published":
-        return tuple(slowest(amount, model, deployment) for amount in amounts)
-    on = [stages_of(amount, model, deployment) for amount in amounts]
-    held = [on[0][k] + on[1][k] for k in range(3)]
-    middle, last = held[1] > held[0], held[2] > jnp.maximum(held[0], held[1])
-    return tuple(jnp.where(last, at[2], jnp.where(middle, at[1], at[0])) for at in on)
-
-
 def tied_copy(model: Model, deployment: Deployment) -> Number:
     """Bytes of the matrix of tied embedding and head on the last stage, where the first is another one."""
     if not deployment.assumptions.gather_embedding:
