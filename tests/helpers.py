@@ -206,7 +206,9 @@ def random_case(stage: str, seed: int, n: int, capacity: tuple[float, float] = (
 
     parts: dict[str, Any] = {}
     if stage == "chunked":
-        parts = chunks(whole(1, 4000), whole(1, 2000), whole(1, 4), 4 * whole(1, 20), whole(1, 9000), whole(1, 300))
+        past, new, prompts = whole(1, 4000), whole(1, 2000), whole(1, 4)
+        # Every prompt has as many sequences.
+        parts = chunks(past, new, prompts, prompts * whole(1, 20), whole(1, 9000), whole(1, 300))
     workload = gz.Workload(whole(1, 64), whole(1, 9000), whole(1, 500), whole(1, 4), **parts)
     spread = gz.Parallelism(rng.choice([1.0, 2.0, 4.0], n), np.ones(n), rng.choice([1.0, 2.0, 4.0], n))
     names = rng.permutation(np.resize(ZOO, n))
