@@ -80,8 +80,8 @@ class Compiled:
 
     @property
     def shapes(self) -> int:
-        """Number of shapes for which the function is compiled now."""
-        return sum(entry[0] is self for entry in _KEPT)
+        """Number of shapes for which the function is compiled now; those only traced for their results do not count."""
+        return sum(found._cache_size() > 0 for entry, found in _KEPT.items() if entry[0] is self)
 
 
 def _shape(leaf: Any) -> Hashable:
