@@ -71,6 +71,7 @@ def make_case(
     parallelism: gz.Parallelism | None = None,
     precision: gz.Precision | None = None,
     speculation: gz.Speculation | None = None,
+    engine: gz.Engine | None = None,
 ) -> Case:
     """A case with defaults for what is not given."""
     return Case(
@@ -80,6 +81,7 @@ def make_case(
         gz.Parallelism() if parallelism is None else parallelism,
         gz.Precision() if precision is None else precision,
         speculation,
+        engine,
     )
 
 

@@ -141,7 +141,9 @@ def test_one_device_sends_nothing(preset: str):
                 "collectives" in name or "_all_" in name or "pipeline" in name
             ):
                 assert np.all(value == 0), name
-    slow = {f"network.{level}.{what}": value for level in (0, 1) for what, value in (("bandwidth", 1), ("latency", 9))}
+    slow = {
+        f"network.{level}.{what}": value for level in (0, 1) for what, value in (("bandwidth", 1e6), ("latency", 0.9))
+    }
     slower = once(
         make_case(pick(ZOO), big_platform(**slow), gz.Workload(4, 900, 70)), request_question(PRESETS[preset])
     )
@@ -244,6 +246,7 @@ def test_a_crossed_grid_is_its_points():
         big_platform(mem_bw=gz.axis(axes["mem_bw"])),
         gz.Workload(gz.axis(axes["batch"]), 700, 60),
         gz.Parallelism(gz.axis(axes["tp"])),
+        "bf16",
         progress=False,
     )
     points = [
@@ -258,6 +261,7 @@ def test_a_crossed_grid_is_its_points():
         big_platform(mem_bw=np.array([point[1] for point in points])),
         gz.Workload(np.array([point[2] for point in points]), 700, 60),
         gz.Parallelism(np.array([point[3] for point in points])),
+        engine=gz.Engine(),
     )
     for figure, value in once(case, Question("request", assumptions.default)).items():
         grid = dataset[figure].broadcast_like(dataset["latency"]).transpose("model", "mem_bw", "batch", "tp")

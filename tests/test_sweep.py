@@ -121,6 +121,9 @@ def test_names_in_an_array():
 ATTENTION = {"v_head_dim": 32, "value_projection": 0.5, "output_gate": 512, "input_size": 1024, "qk_norms": 128}
 EXTRA = {**ATTENTION, "biases": 64, "tied_layers": 1, "shared_kv_layers": 1}
 INDEXER = gz.Indexer(2, 4, 32, 64, head_weights=0.5)
+PER_KIND = "/".join(
+    ["bf16", *(f"{kind}=int8-int8" for kind in ("attention", "ffn", "experts", "shared_experts", "head"))]
+)
 EVERYTHING = Case(
     model=gz.Model(
         512,
@@ -170,7 +173,8 @@ EVERYTHING = Case(
     ),
     workload=gz.Workload(4, 300, 40, 2, cached_tokens=64, cache_hit_rate=0.5),
     parallelism=gz.Parallelism(1, 1, 1, 2),
-    precision=gz.Precision("bf16", kv_outliers=0.02, kv_rank=4),
+    precision=gz.Precision(PER_KIND, kv_outliers=0.02, kv_rank=4),
+    engine=gz.Engine(8192, max_sequences=64),
 )
 
 
@@ -193,7 +197,11 @@ def numbers_of(case: Case) -> dict[tuple[str, str], tuple[float, Rule]]:
 
 
 def other(value: float, rule: Rule) -> float:
-    return value * 2 if np.isinf(rule.high) else value / 2
+    if np.isinf(rule.high):
+        return value * 2
+    if rule.whole:
+        return rule.low if value > rule.low else rule.high
+    return value / 2
 
 
 def three_points() -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -218,11 +226,11 @@ def test_every_number_may_be_an_axis():
     assert len(numbers_of(EVERYTHING)) > 80
     swept, points = three_points()
     parts, figures = ("model", "platform", "workload", "parallelism", "precision"), ["latency", "memory", "energy"]
-    found = gz.sweep(*(swept[part] for part in parts), figures=[*figures, "reason"], **QUICK)
+    found = gz.sweep(*(swept[part] for part in parts), figures=[*figures, "reason"], engine=swept["engine"], **QUICK)
     assert dict(found.sizes) == {"point": 3}
     assert (gz.words(found.reason) == "feasible").all()
     for i, point in enumerate(points):
-        alone = gz.sweep(*(point[part] for part in parts), figures=figures, **QUICK)
+        alone = gz.sweep(*(point[part] for part in parts), figures=figures, engine=point["engine"], **QUICK)
         for name in figures:
             np.testing.assert_allclose(found[name][i], alone[name], rtol=1e-12)
 
@@ -329,7 +337,7 @@ def test_blocks_cover_every_point(monkeypatch, sizes, limit):
     rows, columns = sizes
     case = Case(
         gz.model("gpt2"),
-        CHIP.replace(mem_bw=gz.axis(np.arange(1.0, columns + 1), "columns")),
+        CHIP.replace(mem_bw=gz.axis(1e6 * np.arange(1.0, columns + 1), "columns")),
         gz.Workload(batch=gz.axis(np.arange(1.0, rows + 1), "rows")),
         gz.Parallelism(),
         gz.Precision(),
@@ -344,7 +352,7 @@ def test_blocks_cover_every_point(monkeypatch, sizes, limit):
         assert batch.shape == tuple(blocks.shape[dim] if lengths[dim] > 1 else 1 for dim in order)
         place = tuple(block.place[dim] for dim in order)
         visits[place] += 1
-        values[place] = (1000.0 * batch + bandwidth)[block.inside(order)]
+        values[place] = (1000.0 * batch + bandwidth / 1e6)[block.inside(order)]
     assert (visits == 1).all()
     np.testing.assert_array_equal(values, 1000.0 * np.arange(1.0, rows + 1)[:, None] + np.arange(1.0, columns + 1))
 

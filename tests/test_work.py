@@ -87,7 +87,8 @@ def test_windows_bound_the_cache(stage: str, name: str, per_token: int, everywhe
 def test_beams_share_the_cache_of_the_prompt():
     per_token, prompt, output, beams = 131_072, 1000, 56, 4
     case = make_case(gz.model("llama-3.1-8b"), workload=gz.Workload(2, prompt, output, beams))
-    found = once(case, Question("decode", DEFAULT, ("kv_cache",)))["kv_cache"]
+    token_by_token = DEFAULT.replace(cache_block=1)
+    found = once(case, Question("decode", token_by_token, ("kv_cache",)))["kv_cache"]
     assert float(found) == 2 * per_token * (prompt + beams * output)
 
 
