@@ -35,16 +35,16 @@ def test_the_cache_of_one_token_more_is_the_published(name: str, published: int)
 
 def test_the_parts_of_a_dense_model_are_those_of_its_sizes():
     # Llama 3.1 8B, one H100: the widest operator of prefill is the activation of the gated FFN, 2 · 14,336 in and
-    # 14,336 out, beside the residual stream of 4,096. Four sequences are sampled from, at 40 B for a logit.
+    # 14,336 out, beside the residual stream, its sum and its norm of 4,096. Four sequences are sampled from, at 40 B for a logit.
     found = memory("llama-3.1-8b", gz.Workload(4, 1000, 24))
     assert float(found["weights"]) == 2 * 8_030_261_248
     assert float(found["kv_cache"]) == 4 * 1024 * 131_072
-    assert float(found["activations"]) == 4 * 1000 * (4096 + 3 * 14_336) * 2 + 4 * 128_256 * 40
+    assert float(found["activations"]) == max(4 * 1000 * (3 * 4096 + 3 * 14_336) * 2, 4 * 128_256 * 40)
     assert float(found["buffers"]) == 0.0
-    assert float(found["reserve"]) == pytest.approx(8e9, rel=1e-12)
+    assert float(found["reserve"]) == pytest.approx(8e9 + 0.3 * 2**30, rel=1e-12)
     parts = sum(float(found[name]) for name in ("weights", "kv_cache", "activations", "buffers"))
     assert float(found["memory"]) == pytest.approx(parts, rel=1e-12)
-    assert float(found["free"]) == pytest.approx(72e9 - parts, rel=1e-9)
+    assert float(found["free"]) == pytest.approx(72e9 - 0.3 * 2**30 - parts, rel=1e-9)
 
 
 def test_a_collective_has_a_buffer_to_send_and_one_to_receive():

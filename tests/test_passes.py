@@ -155,7 +155,9 @@ def test_longest_context_is_exact_where_rounding_decides():
     chip = gz.platform("H100-SXM")
     load = gz.Workload(4, 4698, 54)
     need = gz.estimate("llama-3.1-8b", chip, gz.Workload(4, 4768 - 54, 54), stage="memory").memory
-    just = chip.replace(mem_capacity=float(need) / (1.0 - float(chip.memory_reserve)) * (1 + 1e-15))
+    just = chip.replace(
+        mem_capacity=float(need + chip.runtime_memory) / (1.0 - float(chip.memory_reserve)) * (1 + 1e-15)
+    )
     assert float(gz.estimate("llama-3.1-8b", just, load, stage="memory").longest_context) == 4768
     less = chip.replace(mem_capacity=float(just.mem_capacity) * (1 - 1e-12))
     assert float(gz.estimate("llama-3.1-8b", less, load, stage="memory").longest_context) == 4752

@@ -111,6 +111,7 @@ ZERO_OK = {
     **{key: {"Precision"} for key in (f"{name}_activations_format" for name in LAYERS)},
     **{key: {"Precision"} for key in ("kv_outliers", "kv_rank")},
     "memory_reserve": {"Platform"},
+    "runtime_memory": {"Platform"},
     **{key: {"Workload"} for key in ("cached_tokens", "cache_hit_rate")},
     "layers": MIXERS | {"FFN", "MoE", "Indexer", "Compressor", "LayerEmbedding", "Projection", "ResidualStreams"},
     "v_head_dim": ATTENTION,

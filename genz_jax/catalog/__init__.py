@@ -21,6 +21,7 @@ _MODEL_KEYS = {"tied_embeddings", "projections", *_MODEL_NUMBERS, *_MTP_NUMBERS,
 _MODEL_NOTES = {"aliases", "source", "parameters", "active_parameters", "max_context", "precision", "checkpoints"}
 _PLATFORM_KEYS = {"power", "mem_capacity", "mem_bw", "flops", "network"}
 _PLATFORM_NOTES = {"aliases", "vendor", "year", "kind", "source", "notes", "onchip_capacity"}
+_RUNTIME = "0.3 GiB"  # context and workspaces of a GPU's libraries: what vLLM logs beside tensors (docs/memory.md)
 _WORKLOAD_KEYS = {"batch", "beams", "input_tokens", "output_tokens"}
 _WORKLOAD_NOTES = {"aliases", "source", "ttft", "tpot"}
 
@@ -215,6 +216,7 @@ def _platform(name: str) -> Platform:
             network=network,
             rates=Rates.from_peaks(peaks),
             power=entry["power"],
+            runtime_memory=_RUNTIME if entry["kind"] == "GPU" else 0.0,
             label=Label(name),
         )
     )

@@ -84,10 +84,10 @@ def _parameter(path: str, place: int, spec: Any, field: Any) -> Parameter | None
         kind = "efficiency"
     elif meta["units"] == units.SECOND:
         kind, resource = "latency", "latency"
+    elif path in ("memory_reserve", "runtime_memory"):
+        kind = "reserve"
     elif meta["units"] == units.BYTE:
         kind = "capacity"
-    elif path == "memory_reserve":
-        kind = "reserve"
     else:
         kind = "rate"
         resource = "compute" if path == "flops" else "network" if path.startswith("network.") else "memory"

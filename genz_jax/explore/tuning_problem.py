@@ -272,7 +272,7 @@ def measure(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0)
     excess = []
     for limit, bound in zip(form.limits, data.limits, strict=True):
         if limit.kind == "memory":
-            usable = usable_memory(case.platform, form.assumptions)
+            usable = jnp.maximum(usable_memory(case.platform, form.assumptions), 1.0)
             excess.append(jnp.log(of(result.memory, limit.workload)) - jnp.log(of(usable, None)))
         elif limit.kind == "budget":
             excess.append(jnp.log(of(of_cost(limit.name), None) / bound))

@@ -9,12 +9,16 @@ from genz_jax.specs import Platform
 
 
 def usable_memory(platform: Platform, assumptions: Assumptions) -> Number:
-    """Bytes that weights, cache, activations and buffers may take: the capacity without the runtime's reserve."""
-    return platform.mem_capacity * _share(platform, assumptions)
+    """Bytes that weights, cache, activations and buffers may take: capacity · (1 − reserve) − runtime."""
+    share, runtime = _kept(platform, assumptions)
+    return platform.mem_capacity * share - runtime
 
 
-def _share(platform: Platform, assumptions: Assumptions) -> Number:
-    return 1.0 if assumptions.memory_of == "published" else 1.0 - platform.memory_reserve
+def _kept(platform: Platform, assumptions: Assumptions) -> tuple[Number, Number]:
+    """Share of the capacity that may be used, and bytes of it that the runtime holds."""
+    if assumptions.memory_of == "published":
+        return 1.0, 0.0
+    return 1.0 - platform.memory_reserve, platform.runtime_memory
 
 
 def excess(need: Number, limit: Number) -> jax.Array:
@@ -24,10 +28,12 @@ def excess(need: Number, limit: Number) -> jax.Array:
 
 def capacity_for(need: Number, platform: Platform, assumptions: Assumptions) -> Number:
     """Least capacity in bytes whose `usable_memory` holds so many bytes."""
-    share = _share(platform, assumptions)
-    capacity = need / share
-    # The quotient may be rounded down; one step up is then enough.
-    return jnp.where(capacity * share < need, jnp.nextafter(capacity, jnp.inf), capacity)
+    share, runtime = _kept(platform, assumptions)
+    capacity = (need + runtime) / share
+    # Sum and quotient may be rounded down; a step up for each is then enough.
+    for _ in range(2):
+        capacity = jnp.where(capacity * share - runtime < need, jnp.nextafter(capacity, jnp.inf), capacity)
+    return capacity
 
 
 def capacity_check(

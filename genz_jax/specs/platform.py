@@ -109,6 +109,7 @@ class Platform(Spec):
         absent=0.0,
     )
     memory_reserve: Number = number(units.ONE, "share of the memory that is kept for the runtime", 0.1, rule=SHARE)
+    runtime_memory: Number = number(units.BYTE, "memory that the runtime holds of the rest", 0.0, rule=NOT_NEGATIVE)
     compute_efficiency: Number = number(units.ONE, "achieved share of the peak rate", 1.0, rule=FRACTION)
     memory_efficiency: Number = number(units.ONE, "achieved share of the memory bandwidth", 1.0, rule=FRACTION)
     link_efficiency: Number = number(units.ONE, "achieved share of the link bandwidth", 1.0, rule=FRACTION)

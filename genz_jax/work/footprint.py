@@ -98,10 +98,11 @@ def cache_holders(model: Model, workload: Workload, deployment: Deployment, gene
 def activations(model: Model, step: Step, deployment: Deployment, ops: Operators) -> tuple[Number, Number]:
     """Peak of activations, and of the buffers of collectives, on one device.
 
-    While an operator runs, its operands and its result are there, and the residual stream: rows · D elements +
-    maxₒ (inputₒ + outputₒ). Of a collective there is a buffer to send from and one to receive in: 2 · maxₒ messageₒ.
-    Where only sampled tokens have logits, the head counts by what sampling sets aside: `LOGIT_BYTES` · V for each
-    sequence, as many as `Engine.max_sequences`, or those of the pass up to `SAMPLED`.
+    While an operator runs, its operands and its result are there, and beside them the residual stream with its sum and
+    its norm: 3 · rows · D elements + maxₒ (inputₒ + outputₒ). Of a collective there is a buffer to send from and one to
+    receive in: 2 · maxₒ messageₒ. Where only sampled tokens have logits, the head runs when the layers' tensors are
+    gone, and counts by what sampling sets aside: `LOGIT_BYTES` · V for each sequence, as many as
+    `Engine.max_sequences`, or those of the pass up to `SAMPLED`. The larger of the two counts.
     """
     if deployment.assumptions.memory_of == "published":
         return 0.0 * step.rows, 0.0 * step.rows
@@ -115,8 +116,10 @@ def activations(model: Model, step: Step, deployment: Deployment, ops: Operators
         off_chip = sum(getattr(op, name) for name in ("input", "output") if name[0] not in op.on_chip)
         peak = jnp.maximum(peak, jnp.where(runs, off_chip, 0.0))
         message = jnp.maximum(message, jnp.where(op.repeats > 0, op.message, 0.0))
-    peak = step.rows * model.hidden_size * deployment.precision.activations + peak
-    return peak + (_logits(model, step, deployment) if sampled else 0.0), 2.0 * message
+    stream = step.rows * model.hidden_size * deployment.precision.activations
+    if not sampled:
+        return stream + peak, 2.0 * message
+    return jnp.maximum(3.0 * stream + peak, _logits(model, step, deployment)), 2.0 * message
 
 
 def _logits(model: Model, step: Step, deployment: Deployment) -> Number:
