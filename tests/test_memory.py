@@ -35,7 +35,8 @@ def test_the_cache_of_one_token_more_is_the_published(name: str, published: int)
 
 def test_the_parts_of_a_dense_model_are_those_of_its_sizes():
     # Llama 3.1 8B, one H100: the widest operator of prefill is the activation of the gated FFN, 2 · 14,336 in and
-    # 14,336 out, beside the residual stream, its sum and its norm of 4,096. Four sequences are sampled from, at 40 B for a logit.
+    # 14,336 out, beside the residual stream, its sum and its norm of 4,096. Four sequences are sampled from later, at
+    # 40 B for a logit.
     found = memory("llama-3.1-8b", gz.Workload(4, 1000, 24))
     assert float(found["weights"]) == 2 * 8_030_261_248
     assert float(found["kv_cache"]) == 4 * 1024 * 131_072
