@@ -69,7 +69,7 @@ def test_several_precisions_and_changes_of_a_spec():
 
 def test_where_nothing_runs_it_says_what_would():
     shown = run("search -m llama-3.1-405b -p H100-SXM --chips 2 --batch 1 --precision fp8")
-    assert shown.exit_code == 0
+    assert shown.exit_code == 1
     assert "no candidate runs; 6 devices would" in shown.stdout
     assert "does_not_fit" in shown.stdout
 

@@ -44,7 +44,8 @@ def search(
         str | None,
         typer.Option(
             metavar="NUMBERS",
-            help="Requests at once, all replicas together [default: powers of two on each].",
+            help="Requests at once, all replicas together [default: powers of two on each, and the most that fit and "
+            "meet the limits].",
         ),
     ] = None,
     tp: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Tensor parallel sizes [default: all].")] = None,
@@ -59,7 +60,9 @@ def search(
     objective: Annotated[
         str | None, typer.Option(metavar="FIGURE", help="What decides [default: throughput_per_device].")
     ] = None,
-    cost: Annotated[float | None, typer.Option(metavar="USD", help="Price of a device for an hour.")] = None,
+    cost: Annotated[
+        float | None, typer.Option(metavar="USD", help="Price of a device for an hour [default: by the cost model].")
+    ] = None,
     stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill or decode.")] = "request",
     max_num_batched_tokens: o.TokensPerStep = None,
     assumptions: o.AssumptionsName = "default",
@@ -82,7 +85,10 @@ def search(
     ] = "front",
     json: o.Json = False,
 ) -> None:
-    """Find the best way to serve a model on a number of devices."""
+    """Find the best way to serve a model on a number of devices.
+
+    Ends with exit code 1 where nothing runs or meets the limits.
+    """
     import sys
 
     from genz_jax import SLO, files, plots, search as look
@@ -135,11 +141,13 @@ def search(
         drawer(result, path=plot)
     if json:
         show.print_json(_summary(result, seconds, top) | {"out": out, "plot": plot})
-        return
-    _print(result, seconds, top)
-    for path in (out, plot):
-        if path is not None:
-            show.line(f"written: {path}")
+    else:
+        _print(result, seconds, top)
+        for path in (out, plot):
+            if path is not None:
+                show.line(f"written: {path}")
+    if result.best is None:
+        raise typer.Exit(1)
 
 
 def read_numbers(option: str, text: str) -> list[int]:

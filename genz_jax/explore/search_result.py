@@ -10,7 +10,7 @@ import numpy as np
 from genz_jax import units
 from genz_jax.explore import candidates as c
 from genz_jax.explore.pareto import pareto
-from genz_jax.explore.slo import CEILINGS, SLO
+from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
 from genz_jax.specs import Parallelism
 from genz_jax.work.mapping import REASONS, Reason
 
@@ -156,6 +156,7 @@ _HEADERS = {
 
 
 def _header(dataset: "xr.Dataset", name: str) -> str:
+    """What stands above a column of a figure."""
     if name == "throughput" and dataset[name].attrs["units"] == units.REQUEST_RATE:
         return "requests/s"
     return _HEADERS.get(name, name)
@@ -207,7 +208,20 @@ def ranked(result: SearchResult, most: int) -> tuple[str, np.ndarray]:
     use = np.where(result.dataset["feasible"].values, result.dataset["slo_use"].values, np.nan)
     if np.isnan(use).all():
         return "", ranking
-    return "no candidate meets the SLO; the closest", np.array([np.nanargmin(use)])
+    place = int(np.nanargmin(use))
+    return f"no candidate meets the SLO; the closest{_missed(result, place)}", np.array([place])
+
+
+def _missed(result: SearchResult, place: int) -> str:
+    """The limit that a candidate misses most, beside its figure."""
+    assert result.slo is not None
+    figures, texts = CEILINGS | FLOORS, {}
+    for name, limit in result.slo.limits().items():
+        value, unit = float(result.dataset[figures[name]].values[place]), result.dataset[figures[name]].attrs["units"]
+        use = value / float(limit) if name in CEILINGS else float(limit) / value
+        side = "at most" if name in CEILINGS else "at least"
+        texts[use] = f" has {name} {units.show(value, unit)}, {side} {units.show(float(limit), unit)} is asked for"
+    return texts[max(texts)]
 
 
 def _lines(result: SearchResult) -> list[str]:
