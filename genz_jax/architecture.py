@@ -298,6 +298,22 @@ class Model(Spec):
         keyword=True,
         limits=sense.of(units.ONE),
     )
+    lm_head: Number = number(
+        units.ONE,
+        "1 with a language model head, 0 without, as in embedding models",
+        None,
+        rule=SHARE,
+        keyword=True,
+        absent=1.0,
+    )
+    bidirectional: Number = number(
+        units.ONE,
+        "1 where a token sees those after it too, as in encoders",
+        None,
+        rule=SHARE,
+        keyword=True,
+        absent=0.0,
+    )
     mtp_layers: Number = number(units.ONE, "modules for multi-token prediction", 0, rule=COUNT, keyword=True)
     mtp_dense: Number = number(
         units.ONE, "1 where those modules have no experts though the model has", 0, rule=SHARE, keyword=True

@@ -10,7 +10,7 @@ from genz_jax import labels
 from genz_jax.assumptions import Assumptions
 from genz_jax.evaluate import DETAILED, Case, compiled, evaluate, slim
 from genz_jax.explore.sweep import ask
-from genz_jax.inputs import read_case
+from genz_jax.inputs import no_head, read_case
 from genz_jax.results import Result
 from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stages import as_arrays
@@ -42,7 +42,8 @@ def estimate(
             checkpoint, else bf16.
         speculation: the draft model and its use, for the speculative stages and for requests.
         engine: what bounds a forward pass; by default `gz.Engine()`.
-        stage: request, prefill, decode, chunked, memory, speculative_prefill or speculative_decode.
+        stage: request, prefill, decode, encode (embeddings of whole sequences), chunked, memory, speculative_prefill or
+            speculative_decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         operators: figures of every operator too.
 
@@ -60,7 +61,7 @@ def estimate(
         >>> r.bound
         'memory'
     """
-    case, names = read_case(model, platform, workload, parallelism, precision, speculation, engine)
+    case, names = read_case(model, platform, workload, parallelism, precision, speculation, engine, stage)
     if axes := labels.axes_of(case):
         raise ValueError(f"{next(iter(axes))} is an axis: estimate takes one point; use gz.sweep for axes and lists")
     labels.refuse_bare_arrays(case)
@@ -91,6 +92,8 @@ def refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assum
     tp, ep, pp, dp = (float(np.max(x)) for x in (spread.tp, spread.ep, spread.pp, spread.dp))
     cp = 1.0 if spread.cp is None else float(np.max(spread.cp))
     name = names["model"] or "the model"
+    if reason is Reason.no_head:
+        raise ValueError(no_head(name))
     if reason is Reason.kv_heads_not_divisible:
         there = {kind: getattr(model, kind) for kind in ("attention", "local_attention", "sparse_attention")}
         sizes = [

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from genz_jax import memory, speculative, stages
+from genz_jax import memory, request, speculative, stages
 from genz_jax.assumptions import Assumptions
 from genz_jax.axes import Axis
 from genz_jax.caches import QUESTIONS, Compiled
@@ -20,9 +20,10 @@ from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Spec
 from genz_jax.units import brief
 
 STAGES = {
-    "request": stages.request,
+    "request": request.request,
     "prefill": stages.prefill,
     "decode": stages.decode,
+    "encode": stages.encode,
     "chunked": stages.chunked,
     "memory": memory.memory,
     "speculative_prefill": speculative.speculative_prefill,
@@ -30,7 +31,7 @@ STAGES = {
 }
 """Functions of the stages by name; the speculative ones take a `Speculation` too, and a request may."""
 
-DETAILED = ("request", "prefill", "decode", "chunked")
+DETAILED = ("request", "prefill", "decode", "encode", "chunked")
 """Stages that have a breakdown and operators."""
 
 

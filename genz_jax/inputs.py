@@ -115,6 +115,7 @@ def read_case(
     precision_: PrecisionLike | None,
     speculation: Speculation | None,
     engine: Engine | None = None,
+    stage: str | None = None,
 ) -> tuple[Case, dict[str, str]]:
     """The case that was asked for.
 
@@ -126,12 +127,13 @@ def read_case(
         precision_: one or several; by default that of the model's checkpoint, along the models where theirs differ.
         speculation: the draft model and its use, for the speculative stages.
         engine: what bounds a pass of prefill; by default `Engine()`.
+        stage: what is asked, to refuse models that cannot do it.
 
     Returns:
         The case, whose lists have become axes, and what to call its parts.
 
     Raises:
-        ValueError: an unknown name, an empty list, or a name twice.
+        ValueError: an unknown name, an empty list, a name twice, or embedding models alone for a stage that generates.
     """
     models, labels = _items("model", model, Model, catalog.model)
     parts = {
@@ -158,8 +160,24 @@ def read_case(
         raise ValueError(f"engine = {engine!r}: must be a gz.Engine(tokens_per_step)")
     engine = Engine() if engine is None else engine
     case = Case(**{what: spec for what, (spec, _) in parts.items()}, speculation=speculation, engine=engine)
+    if stage is not None:
+        _refuse_headless(case, stage, names["model"])
     context_limit.warn_beyond(case, names["model"])
     return case, names
+
+
+def no_head(name: str) -> str:
+    """What is wrong with a model that is asked to generate and has no language model head."""
+    return f"model = {name!r}: has no language model head (lm_head = 0) and generates nothing; use stage='encode'"
+
+
+def _refuse_headless(case: Case, stage: str, name: str) -> None:
+    """Raise ValueError if embedding models alone are asked for a stage that generates."""
+    head = case.model.lm_head
+    if stage == "encode" or head is None or isinstance(head, Tracer):
+        return
+    if np.all(np.asarray(head.values if isinstance(head, Axis) else head) <= 0):
+        raise ValueError(no_head(name or "the model"))
 
 
 def _refuse_without_module(model: Model, names: list[str]) -> None:

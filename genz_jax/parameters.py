@@ -104,6 +104,8 @@ def _parts(spec: Model) -> dict[str, Number]:
     counts = _layers(spec)
     counts["embedding"] = spec.vocab_size * hidden
     counts["head"] = counts["embedding"] * (1.0 - spec.tied_embeddings) + spec.head_biases
+    if spec.lm_head is not None:
+        counts["head"] = counts["head"] * spec.lm_head
     if (own := spec.layer_embedding) is not None:
         counts["embedding"] = counts["embedding"] + own.layers * own.size * own.vocab_size
     counts["norms"] = counts["norms"] + spec.final_norms * hidden

@@ -150,6 +150,12 @@ class PrefillResult(StageResult):
     throughput: Number = figure(units.REQUEST_RATE, "prompts per second")
 
 
+class EncodeResult(StageResult):
+    """Figures of encoding: the whole sequences of a batch, without a cache or a sampled token."""
+
+    throughput: Number = figure(units.REQUEST_RATE, "sequences per second")
+
+
 class DecodeResult(StageResult):
     """Figures of a decode step: one token of every sequence of a batch."""
 

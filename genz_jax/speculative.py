@@ -12,6 +12,7 @@ from genz_jax.fields import Number
 from genz_jax.machine.memory import capacity_check, excess, usable_memory
 from genz_jax.machine.roofline import Speeds, native_format
 from genz_jax.mtp import prediction_module
+from genz_jax.request import served
 from genz_jax.results import RequestResult, SpeculativeDecodeResult, SpeculativePrefillResult
 from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stages import (
@@ -23,7 +24,6 @@ from genz_jax.stages import (
     prepare,
     reason_code,
     replica_devices,
-    served,
     steady_time,
     through,
 )

@@ -15,7 +15,16 @@ from genz_jax.fields import Label, shared
 from genz_jax.specs import Model, NetworkLevel, Platform, Precision, Rates, Workload
 
 _PARTS = {name: kind for name, kind in parts_of(Model).items() if name != "projections"}
-_MODEL_NUMBERS = ("hidden_size", "layers", "vocab_size", "final_norms", "head_biases", "other_parameters")
+_MODEL_NUMBERS = (
+    "hidden_size",
+    "layers",
+    "vocab_size",
+    "final_norms",
+    "head_biases",
+    "other_parameters",
+    "lm_head",
+    "bidirectional",
+)
 _MTP_NUMBERS = ("mtp_layers", "mtp_dense", "mtp_local")
 _MODEL_KEYS = {"tied_embeddings", "projections", *_MODEL_NUMBERS, *_MTP_NUMBERS, *_PARTS}
 _MODEL_NOTES = {"aliases", "source", "parameters", "active_parameters", "max_context", "precision", "checkpoints"}

@@ -37,7 +37,7 @@ def _formats(incomplete: str) -> list[str]:
     return _completions([*formats.FORMATS, *formats.BLOCK_FORMATS], incomplete)
 
 
-_STAGES = ["request", "prefill", "decode", "chunked", "memory", "speculative_prefill", "speculative_decode"]
+_STAGES = ["request", "prefill", "decode", "encode", "chunked", "memory", "speculative_prefill", "speculative_decode"]
 
 
 def _stages(incomplete: str) -> list[str]:

@@ -63,7 +63,7 @@ def search(
     cost: Annotated[
         float | None, typer.Option(metavar="USD", help="Price of a device for an hour [default: by the cost model].")
     ] = None,
-    stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill or decode.")] = "request",
+    stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill, decode or encode.")] = "request",
     max_num_batched_tokens: o.TokensPerStep = None,
     assumptions: o.AssumptionsName = "default",
     space: Annotated[

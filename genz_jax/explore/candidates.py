@@ -105,13 +105,17 @@ def length(columns: Columns) -> int:
     return len(columns["devices"])
 
 
-@functools.partial(Compiled, static_argnums=3)
-def _reasons(model: Model, workload: Workload, parallelism: Parallelism, assumptions: Assumptions) -> jax.Array:
+@functools.partial(Compiled, static_argnums=(3, 4))
+def _reasons(
+    model: Model, workload: Workload, parallelism: Parallelism, assumptions: Assumptions, encodes: bool
+) -> jax.Array:
     model, workload, parallelism, precision = as_arrays((model, workload, parallelism, Precision()))
-    return mapping_reason(model, Deployment(parallelism, precision, assumptions), workload)
+    return mapping_reason(model, Deployment(parallelism, precision, assumptions), workload, encodes)
 
 
-def reasons(columns: Columns, model: Model, workload: Workload, assumptions: Assumptions) -> np.ndarray:
+def reasons(
+    columns: Columns, model: Model, workload: Workload, assumptions: Assumptions, encodes: bool = False
+) -> np.ndarray:
     """Code of the rule on the model and its prompts that each candidate breaks, 0 if none."""
     different, place = np.unique(np.stack([columns[name] for name in SIZES[:-1]]), axis=1, return_inverse=True)
     # Any number of replicas has requests here: that rule depends on the batch.
@@ -120,7 +124,7 @@ def reasons(columns: Columns, model: Model, workload: Workload, assumptions: Ass
     for start in range(0, codes.size, _BLOCK):
         rows = np.minimum(np.arange(start, start + _BLOCK), codes.size - 1)
         spread = Parallelism(**{name: size[rows] for name, size in sizes.items()})
-        found = np.asarray(_reasons(model, workload, spread, assumptions))
+        found = np.asarray(_reasons(model, workload, spread, assumptions, encodes))
         codes[start : start + _BLOCK] = np.broadcast_to(found, (_BLOCK,))[: codes.size - start]
     return codes[place.ravel()]
 

@@ -119,7 +119,7 @@ def fit(
     Example:
         `print(gz.fit("llama-3.1-70b", "H100-SXM", gz.Workload(32, 2048, 256), precision="fp8"))`
     """
-    case, names = read_case(model, platform, workload, parallelism, precision, None, engine)
+    case, names = read_case(model, platform, workload, parallelism, precision, None, engine, "memory")
     if axes := labels.axes_of(case):
         raise ValueError(f"{next(iter(axes))} is an axis: fit takes one point; use gz.sweep with stage='memory'")
     question = ask("memory", assumptions, _FIGURES, False, False)

@@ -102,7 +102,7 @@ def gradients(
         True
     """
     wanted = (figures,) if isinstance(figures, str) else tuple(figures)
-    case, named = read_case(model, platform, workload, parallelism, precision, speculation, engine)
+    case, named = read_case(model, platform, workload, parallelism, precision, speculation, engine, stage)
     labels.refuse_bare_arrays(case)
     case = labels.name_axes(case)
     question = ask(stage, assumptions, wanted, False, False)

@@ -178,7 +178,7 @@ def require(
         >>> dict(ds.mem_bw.sizes)
         {'batch': 2}
     """
-    case, named = read_case(model, platform, workload, parallelism, precision, None, engine)
+    case, named = read_case(model, platform, workload, parallelism, precision, None, engine, "request")
     asked = read_target(target, case)
     promised, names = _read_slo(slo, workload)
     service = Service(**{field.name: getattr(case, field.name) for field in dataclasses.fields(case)}, slo=promised)

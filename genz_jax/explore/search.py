@@ -73,11 +73,11 @@ def search(
             device, and of every spread the largest batch that fits and meets the limits.
         slo: what must be met; only for requests.
         objective: figure that decides, by default `throughput_per_device`: output tokens per second and device, of
-            prefill prompt tokens.
+            prefill and encode prompt tokens.
         cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it, for the figures
-            `cost_per_hour` and `cost_per_million_tokens` (prompt tokens of prefill, else output tokens); by default
+            `cost_per_hour` and `cost_per_million_tokens` (prompt tokens of prefill and encode, else output tokens); by default
             `gz.CostModel()`, the cost of ownership of a 5 nm device, which is no price list.
-        stage: request, prefill or decode.
+        stage: request, prefill, decode or encode.
         engine: what bounds a forward pass; by default `gz.Engine()`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         space: "all", or "genz" for the candidates of the published analyser (arXiv 2406.01698): tp over divisors of the
@@ -146,7 +146,7 @@ def _objective(name: str | None, stage: str) -> str:
     """
     common = {"throughput", "throughput_per_device", "memory", "energy", "devices", "latency", "batch_time"}
     common |= {"cost_per_hour", "cost_per_million_tokens"}
-    figures = {"request": set(SENSES) - {"batch_time"}, "prefill": common, "decode": common}
+    figures = {"request": set(SENSES) - {"batch_time"}, "prefill": common, "decode": common, "encode": common}
     if stage not in figures:
         raise ValueError(f"stage = {stage!r}: search takes one of {', '.join(figures)}")
     if name is None:
@@ -168,7 +168,7 @@ def _with_cost(
         price = float(model(platform) if callable(model) else model)
     if cost is not None and not (math.isfinite(price) and price >= 0):
         raise ValueError(f"cost = {price:g} $ per device and hour: must be finite and 0 or more")
-    kind, per_completion = ("prompt", float(load.input_tokens)) if stage == "prefill" else ("output", 1.0)
+    kind, per_completion = ("prompt", float(load.input_tokens)) if stage in ("prefill", "encode") else ("output", 1.0)
     tokens = dataset["throughput"] * per_completion
     each = tokens / dataset["devices"]
     each.attrs = {"units": units.TOKEN_RATE, "long_name": f"{kind} tokens per second and device"}

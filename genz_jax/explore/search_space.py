@@ -54,7 +54,7 @@ class SearchSpace:
         items = [items] if items is None or isinstance(items, str | Precision) else list(items)
         if not items:
             raise ValueError("precision = []: an empty list; at least one is needed")
-        case, names = inputs.read_case(model, platform, workload, None, items[0], None, engine)
+        case, names = inputs.read_case(model, platform, workload, None, items[0], None, engine, question.stage)
         precisions = [case.precision, *(inputs.precision(p) if isinstance(p, str) else p for p in items[1:])]
         texts = list(precision) if isinstance(precision, Mapping) else [p.name for p in precisions]
         tokens = (case.workload.input_tokens, case.workload.output_tokens)
@@ -83,7 +83,8 @@ class SearchSpace:
         if not self.has_experts and allowed["ep"] is None:
             allowed = {**allowed, "ep": np.array([1])}
         columns = c.factorizations(chips, allowed)
-        codes = c.reasons(columns, self.case.model, self.case.workload, self.question.assumptions)
+        encodes = self.question.stage == "encode"
+        codes = c.reasons(columns, self.case.model, self.case.workload, self.question.assumptions, encodes)
         rows, batch = c.batches_of(columns, batches)
         codes = np.where((codes[rows] == 0) & (columns["dp"][rows] > batch), int(Reason.dp_beyond_batch), codes[rows])
         times = 1 if micro_batches is None else np.where(columns["pp"][rows] > 1, micro_batches.size, 1)

@@ -208,7 +208,7 @@ def sensitivity(
     if figures is None:
         figures = ("ttft", "tpot", "latency") if stage == "request" else ("latency",)
     wanted = (figures,) if isinstance(figures, str) else tuple(figures)
-    case, named = read_case(model, platform, workload, parallelism, precision, speculation, engine)
+    case, named = read_case(model, platform, workload, parallelism, precision, speculation, engine, stage)
     labels.refuse_bare_arrays(case)
     case = labels.name_axes(case)
     question = ask(stage, assumptions, wanted, False, False)

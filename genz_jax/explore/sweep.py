@@ -154,7 +154,7 @@ def sweep(
         >>> best.batch.values.tolist()
         [nan, 8.0, 8.0, 8.0, 8.0]
     """
-    case, names = read_case(model, platform, workload, parallelism, precision, speculation, engine)
+    case, names = read_case(model, platform, workload, parallelism, precision, speculation, engine, stage)
     question = ask(stage, assumptions, figures, breakdown, operators)
     if reduce is not None:
         if store is not None or lazy or chunks is not None or client is not None:

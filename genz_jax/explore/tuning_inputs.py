@@ -46,7 +46,7 @@ def read_tuned_case(
     model: Any, platform: Any, workload: Any, parallelism: Any, precision: Any, engine: Engine | None
 ) -> tuple[Case, tuple[str, ...], dict[str, str]]:
     """The case with workloads of shape (w, 1), the names of the workloads, and what to call the parts."""
-    case, shown = read_case(model, platform, workload, parallelism, precision, None, engine)
+    case, shown = read_case(model, platform, workload, parallelism, precision, None, engine, "request")
     names = [shown["workload"]]
     for path, axis in labels.axes_of(case).items():
         if axis.dims != ("workload",) or not axis.listed:

@@ -174,6 +174,7 @@ def rotate_and_cache(
     op = elementwise(
         f"{name}.rope_and_cache", elements=step.rows, reads=0.0, writes=0.0, flops_per_element=0.0, precision=precision
     )
+    cached = 0.0 if step.mode == "encode" else cached
     reads = step.rows * (query + rotated) * precision.activations * float(assumptions.vector_operators)
     writes = step.rows * query * precision.activations * float(assumptions.vector_operators)
     writes = writes + step.rows * cached * precision.kv_cache * float(assumptions.kv_cache_writes)

@@ -32,13 +32,16 @@ def embedding(model: Model, step: Step, deployment: Deployment) -> list[Operator
             precision=precision,
             component="embedding",
         )
+        stored = (rows * model.hidden_size + model.other_parameters) * precision.embedding
+        if step.mode == "encode":  # else the last norm is the head's
+            stored = stored + model.final_norms * model.hidden_size * precision.weights
         look_up = Operator(
             read.name,
             read.kind,
             read.component,
             input=elements * precision.embedding,
             output=read.output,
-            stored=(rows * model.hidden_size + model.other_parameters) * precision.embedding,
+            stored=stored,
             sizes=read.sizes,
         )
     else:
@@ -94,4 +97,6 @@ def head(model: Model, step: Step, deployment: Deployment) -> list[Operator]:
         ranks=ranks,
         precision=precision,
     )
-    return [logits, gathered]
+    if model.lm_head is None:
+        return [logits, gathered]
+    return [logits.times(model.lm_head), gathered.times(model.lm_head)]

@@ -53,13 +53,13 @@ def footprint(model: Model, workload: Workload, step: Step, deployment: Deployme
         deployment: how they are spread.
         ops: operators of the pass.
     """
-    held = ops
+    held = () if step.mode == "encode" else ops
     chunked = workload.prefill_chunks or workload.decode_chunks
-    if deployment.assumptions.cache_of == "batch" and not chunked:
+    if deployment.assumptions.cache_of == "batch" and held and not chunked:
         held = cache_holders(model, workload, deployment, generates=step.mode != "prefill")
     working = activations(model, step, deployment, ops)
     stored = ends_of(ops, [op.stored * op.repeats for op in ops])
-    copy = tied_copy(model, deployment)
+    copy = 0.0 if step.mode == "encode" else tied_copy(model, deployment)
     stored = Ends(stored.total + copy, stored.first, stored.last + copy)
     cached = ends_of(held, [op.cached * op.repeats for op in held])
     idle = ends_of(ops, [_idle(op) for op in ops])
@@ -124,6 +124,8 @@ def activations(model: Model, step: Step, deployment: Deployment, ops: Operators
 
 def _logits(model: Model, step: Step, deployment: Deployment) -> Number:
     """Bytes that sampling sets aside."""
+    if step.mode == "encode":
+        return 0.0
     most = None if deployment.engine is None else deployment.engine.max_sequences
     sequences = jnp.minimum(step.sequences * step.sampled, SAMPLED) if most is None else most
     return sequences * model.vocab_size * LOGIT_BYTES

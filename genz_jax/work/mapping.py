@@ -26,6 +26,7 @@ class Reason(enum.IntEnum):
     cp_beyond_tokens = 10
     cached_beyond_prompt = 11
     chunks_do_not_agree = 12
+    no_head = 13
 
 
 REASONS = {
@@ -41,6 +42,7 @@ REASONS = {
     Reason.dp_beyond_batch: "more data parallel replicas than requests",
     Reason.cp_beyond_tokens: "more context parallel ranks than prompt tokens",
     Reason.cached_beyond_prompt: "all of the prompt is cached, but prefill runs at least its last token",
+    Reason.no_head: "an embedding model has no language model head to generate with",
     Reason.chunks_do_not_agree: "a chunk without tokens or KV length, or prompts that do not divide their sequences",
 }
 
@@ -58,7 +60,9 @@ def _uneven(size: Number, parts: Number) -> Number:
     return jnp.floor(size / parts) * parts != size
 
 
-def mapping_reason(model: Model, deployment: Deployment, workload: Workload | None = None) -> Int8[Array, "..."]:
+def mapping_reason(
+    model: Model, deployment: Deployment, workload: Workload | None = None, encodes: bool = False
+) -> Int8[Array, "..."]:
     """Code of the first rule that parallelism breaks, 0 if none.
 
     Query heads must divide over T = tp·ep ranks and key-value heads divide or be replicated evenly; or, where uneven
@@ -67,7 +71,7 @@ def mapping_reason(model: Model, deployment: Deployment, workload: Workload | No
     model itself is at fault where its key-value heads do not divide its query heads, or top_k exceeds the experts.
     Every data parallel replica needs a request and every context parallel rank a token of the prompt; iterations of
     chunked prefill are free of these two rules, since each replica runs one. Of a cached prompt at least the last
-    token is left to run.
+    token is left to run. A model without a language model head only encodes.
     """
     ranks, parallelism = deployment.ranks, deployment.parallelism
     even = deployment.assumptions.even_sharding
@@ -107,7 +111,9 @@ def mapping_reason(model: Model, deployment: Deployment, workload: Workload | No
         if workload.cached_tokens is not None:
             cached = workload.cached_tokens >= workload.input_tokens
     chunks = False if workload is None else _chunks_disagree(workload)
+    headless = False if encodes or model.lm_head is None else model.lm_head <= 0
     return first_reason(
+        (headless, Reason.no_head),
         (groups, Reason.kv_heads_not_divisible),
         (greedy, Reason.top_k_beyond_experts),
         (heads, Reason.heads_not_divisible),

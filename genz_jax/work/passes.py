@@ -1,4 +1,4 @@
-"""Prefill in bounded passes: an engine's forward pass takes a limited number of tokens."""
+"""Prefill and encoding in bounded passes: an engine's forward pass takes a limited number of tokens."""
 
 import dataclasses
 
@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from genz_jax.fields import Number
-from genz_jax.specs import Workload
-from genz_jax.work.stages import prefill_step
-from genz_jax.work.step import Deployment, Step, ceil_div
+from genz_jax.specs import Model, Workload
+from genz_jax.work.stages import encode_step, prefill_step
+from genz_jax.work.step import Deployment, Step, ceil_div, floor_div
 
 Passes = tuple[tuple[Step, Number], ...]
 """Steps and how often each runs, the one with most tokens first."""
@@ -38,6 +38,29 @@ def prefill_passes(workload: Workload, deployment: Deployment) -> Passes:
     # Rounding must not leave the last pass without a token.
     rest = jnp.maximum(1.0 - (count - 1.0) * full, jnp.minimum(1.0 / rows, 1.0))
     return (_part(step, full, deployment), count - 1.0), (_part(step, rest, deployment), 1.0)
+
+
+def encode_passes(model: Model, workload: Workload, deployment: Deployment) -> Passes:
+    """The passes in which the sequences of one micro-batch are encoded, each whole in one pass.
+
+    A pass takes n = max(⌊T/tokens⌋, 1) sequences with T = `Engine.tokens_per_step`: ⌈batch/n⌉ passes, the last with the
+    rest. A token may see those after it, so that no sequence is cut.
+    """
+    step = encode_step(model, workload, deployment)
+    if not deployment.bounded:
+        return once(step)
+    assert deployment.engine is not None
+    tokens = step.tokens * deployment.cp
+    most = jnp.minimum(jnp.maximum(floor_div(deployment.engine.tokens_per_step, tokens), 1.0), step.sequences)
+    count = ceil_div(step.sequences, most)
+    rest = step.sequences - (count - 1.0) * most
+    return (_with_sequences(step, most), count - 1.0), (_with_sequences(step, rest), 1.0)
+
+
+def _with_sequences(step: Step, sequences: Number) -> Step:
+    """The pass with that many sequences."""
+    segments = tuple(dataclasses.replace(segment, batch=sequences) for segment in step.segments)
+    return dataclasses.replace(step, sequences=sequences, states=sequences, segments=segments)
 
 
 def _part(step: Step, share: Number, deployment: Deployment) -> Step:

@@ -77,4 +77,5 @@ def tied_copy(model: Model, deployment: Deployment) -> Number:
     if not deployment.assumptions.gather_embedding:
         return 0.0
     matrix = shard(model.vocab_size, deployment.ranks) * model.hidden_size * deployment.precision.embedding
-    return jnp.where(deployment.parallelism.pp > 1.0, matrix * model.tied_embeddings, 0.0)
+    tied = model.tied_embeddings if model.lm_head is None else model.tied_embeddings * model.lm_head
+    return jnp.where(deployment.parallelism.pp > 1.0, matrix * tied, 0.0)

@@ -80,6 +80,17 @@ def prefill_step(workload: Workload, deployment: Deployment) -> Step:
     return Step("prefill", batch, new, embedded=new, sampled=1.0, states=batch, segments=segments, resumed=resumed)
 
 
+def encode_step(model: Model, workload: Workload, deployment: Deployment) -> Step:
+    """Process the whole sequences of one micro-batch and sample and cache nothing, as for embeddings.
+
+    Of a bidirectional model (BERT, arXiv 1810.04805) every token sees all of its sequence.
+    """
+    batch, tokens, parts = micro_batch(workload, deployment), workload.input_tokens, deployment.cp
+    segment = Segment("", True, batch, tokens, tokens, prompt=True, parts=parts, both_ways=model.bidirectional)
+    own = tokens / parts
+    return Step("encode", batch, own, embedded=own, sampled=0.0, states=batch, segments=(segment,), resumed=0.0)
+
+
 def decode_step(workload: Workload, deployment: Deployment) -> Step:
     """Generate one token of every beam of one micro-batch.
 
@@ -208,4 +219,4 @@ def forward(model: Model, step: Step, deployment: Deployment) -> tuple[Operator,
             stride=deployment.ranks * deployment.cp,
         )
     ]
-    return (*ops, *head(model, step, deployment))
+    return tuple(ops) if step.mode == "encode" else (*ops, *head(model, step, deployment))

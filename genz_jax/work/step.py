@@ -81,6 +81,7 @@ class Segment(eqx.Module):
         newer: tokens between the stretch and the queries.
         parts: context parallel ranks.
         limit: tokens of a pass at most, where a prompt may take several passes.
+        both_ways: 1 where queries see the tokens after them too, 0 where not; None for causal models alone.
     """
 
     name: str = eqx.field(static=True)
@@ -94,6 +95,7 @@ class Segment(eqx.Module):
     grows: Literal["", "context", "newer"] = eqx.field(static=True, default="")
     parts: Number = 1.0
     limit: Number | None = None
+    both_ways: Number | None = None
 
     def at(self, generated: Number) -> "Segment":
         """This segment when that many tokens have been generated, the query's own included."""
@@ -147,17 +149,25 @@ class Segment(eqx.Module):
             return context, self.queries * context
         past, queries = self.context - self.queries, self.queries
         if window is None:
-            return self.context, queries * past + queries * (queries + 1.0) / 2.0
+            pairs = queries * past + queries * (queries + 1.0) / 2.0
+            return self.context, self._either(pairs, queries * self.context)
         short = jnp.clip(window - past, 0.0, queries)
         pairs = short * past + short * (short + 1.0) / 2.0 + (queries - short) * window
-        return jnp.minimum(self.context, queries + window - 1.0), pairs
+        # Both ways a window reaches (window − 1)/2 tokens to each side, as far as there are any.
+        side = jnp.minimum((window - 1.0) / 2.0, queries - 1.0)
+        both = queries + 2.0 * (queries * side - side * (side + 1.0) / 2.0)
+        return jnp.minimum(self.context, queries + window - 1.0), self._either(pairs, both)
+
+    def _either(self, causal: Number, both: Number) -> Number:
+        """Pairs of a causal model, or of one that sees both ways."""
+        return causal if self.both_ways is None else causal + self.both_ways * (both - causal)
 
 
 class Step(eqx.Module):
     """One forward pass of one micro-batch.
 
     Attributes:
-        mode: prefill, decode, or a chunked mix of both.
+        mode: prefill, decode, a chunked mix of both, or encode, which samples and caches nothing.
         sequences: batch of the linear layers.
         tokens: tokens of each.
         embedded: tokens of each that come as token ids.
@@ -169,7 +179,7 @@ class Step(eqx.Module):
             a pass at one position.
     """
 
-    mode: Literal["prefill", "decode", "chunked"] = eqx.field(static=True)
+    mode: Literal["prefill", "decode", "chunked", "encode"] = eqx.field(static=True)
     sequences: Number
     tokens: Number
     embedded: Number
@@ -186,5 +196,5 @@ class Step(eqx.Module):
 
     def resident(self, assumptions: Assumptions, segments: Sequence[Segment] = ()) -> str:
         """Tensors of linear layers, or of attention to some segments, that stay on chip in decode, as initials."""
-        prefill = any(segment.prefill for segment in segments) if segments else self.mode == "prefill"
+        prefill = any(segment.prefill for segment in segments) if segments else self.mode in ("prefill", "encode")
         return "io" if assumptions.decode_activations_on_chip and not prefill else ""

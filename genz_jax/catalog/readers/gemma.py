@@ -3,6 +3,7 @@
 from typing import Any
 
 from genz_jax.catalog.config import Config
+from genz_jax.catalog.readers.encoder import ENCODER
 from genz_jax.catalog.readers.parts import (
     FULL,
     attention_kinds,
@@ -24,9 +25,13 @@ def _gemma(c: Config) -> Model:
     return make_model(c, True, read_attention(c, qkv_bias=bias, out_bias=bias), read_ffn(c))
 
 
+def _both_ways(c: Config) -> bool:
+    """Whether it is an encoder, as EmbeddingGemma (arXiv 2509.20354)."""
+    return c.get("use_bidirectional_attention") in (True, "all")
+
+
 def _one_direction(c: Config) -> None:
-    both = c.get("use_bidirectional_attention") in (True, "all")
-    c.refuse(both, "use_bidirectional_attention: an encoder, whose windows look ahead")
+    c.refuse(_both_ways(c), "use_bidirectional_attention: an encoder, whose windows look ahead")
 
 
 def _gemma2(c: Config) -> Model:
@@ -42,11 +47,13 @@ def _gemma2(c: Config) -> Model:
 
 def _gemma3(c: Config) -> Model:
     bias, every = c.flag("attention_bias"), c.size("sliding_window_pattern", default=6)
-    _one_direction(c)
     if not c.has("layer_types"):
         c.expect("_sliding_window_pattern", every)
-    attention = read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="head", norms=2, **read_windows(c, every=every))
-    return make_model(c, True, attention, read_ffn(c, norms=2))
+    windows = read_windows(c, every=every)
+    if windows and _both_ways(c):  # half of the window to each side
+        windows["window"] = 2 * (windows["window"] // 2) + 1
+    attention = read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="head", norms=2, **windows)
+    return make_model(c, True, attention, read_ffn(c, norms=2), **(ENCODER if _both_ways(c) else {}))
 
 
 def _gemma4(c: Config) -> Model:
