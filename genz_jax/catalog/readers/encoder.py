@@ -43,7 +43,7 @@ def _modernbert(c: Config) -> Model:
 
 
 def _llama(c: Config) -> Model:
-    """Llama whose tokens see both ways, as in Llama-Embed-Nemotron (arXiv 2511.07025), with a config class of its own."""
+    """Llama that sees both ways, as in Llama-Embed-Nemotron (arXiv 2511.07025), with a config class of its own."""
     bias = c.flag("attention_bias")
     attention = read_attention(c, qkv_bias=bias, out_bias=bias)
     return make_model(c, False, attention, read_ffn(c, bias=c.flag("mlp_bias")), **ENCODER)

@@ -144,9 +144,10 @@ def _global_heads(c: Config, kinds: list[str]) -> tuple[int, int]:
         own = kv_heads if not c.flag("attention_k_eq_v") else c.size("num_global_key_value_heads", default=kv_heads)
         return c.size("global_head_dim", default=512), own
     given = c.part("per_layer_config").values if c.has("per_layer_config") else {}
-    whole = {str(i) for i, kind in enumerate(kinds) if kind == FULL}
+    whole = {i for i, kind in enumerate(kinds) if kind == FULL}
     first = next(iter(given.values()), {})
-    same = set(given) == (whole if first else set()) and all(values == first for values in given.values())
+    places = {int(key) if str(key).isdecimal() else key for key in given}  # newer versions write 05 for 5
+    same = places == (whole if first else set()) and all(values == first for values in given.values())
     known = isinstance(first, dict) and not set(first) - {"head_dim", "num_key_value_heads"}
     c.refuse(not same or not known, "per_layer_config that is not one head_dim and num_key_value_heads of full layers")
     told = Config(f"{c.where}, per_layer_config", first)
