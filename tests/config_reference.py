@@ -27,11 +27,13 @@ def theirs(kind: str, values: dict[str, Any]) -> dict[str, Any]:
     total = sum(parameter.numel() for parameter in model.parameters())
     tied = bool(getattr(config, "tie_word_embeddings", False))
     bare = not hasattr(model, "lm_head") and not hasattr(model, "embed_out")
-    if bare and not tied and config.model_type not in counting.ENCODERS:
+    if bare and not tied and not counting.encodes(config):
         total += config.vocab_size * config.hidden_size  # of text parts that transformers has without a head
     words, told = cache_utils.get_layer_types_and_kwargs(config)
     words = ["sliding_attention" if word == "chunked_attention" else word for word in words]
     windows = {numbers["sliding_window"] for numbers in told if "sliding_window" in numbers}
+    if counting.encodes(config) and config.model_type != "modernbert":
+        windows = {window - 1 for window in windows if window is not None}  # Gemma leaves the last of a side out
     found = {
         "parameters": total,
         "layers": config.num_hidden_layers,
@@ -67,7 +69,7 @@ def ours(file: Path) -> dict[str, Any]:
         kinds["sliding_attention"] += float(m.local_attention.layers) - shared
         kinds["dummy"] += shared
         seen = float(m.local_attention.window)
-        seen = seen // 2 if m.bidirectional else seen  # of a window to both sides transformers has one
+        seen = seen // 2 if m.bidirectional else seen  # of a window to both sides transformers says one
         windows = [seen] if m.local_attention.layers > shared else []
     if m.latent_attention is not None:
         kinds["full_attention" if m.latent_attention.indexer is None else "indexed_attention"] += float(

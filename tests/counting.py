@@ -13,8 +13,11 @@ flop_counter = pytest.importorskip("torch.utils.flop_counter")
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 """Last words of the names of modules with attention."""
 
-ENCODERS = ("bert", "roberta", "xlm-roberta", "modernbert")
-"""Architectures that are counted without a head, which transformers has decoders of too."""
+
+def encodes(config: Any) -> bool:
+    """Whether a config is an encoder's, which is counted without a head."""
+    both_ways = getattr(config, "use_bidirectional_attention", None) in (True, "all")
+    return both_ways or config.model_type in ("bert", "roberta", "xlm-roberta", "modernbert")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ def build(config: Any, device: str) -> Any:
     config._experts_implementation = config._attn_implementation = "eager"
     classes = transformers.models.auto.modeling_auto
     with torch.device(device):
-        if type(config) in classes.MODEL_FOR_CAUSAL_LM_MAPPING and config.model_type not in ENCODERS:
+        if type(config) in classes.MODEL_FOR_CAUSAL_LM_MAPPING and not encodes(config):
             model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         elif type(config) in classes.MODEL_MAPPING:
             model = transformers.AutoModel.from_config(config, attn_implementation="eager")
