@@ -75,8 +75,8 @@ def search(
         objective: figure that decides, by default `throughput_per_device`: output tokens per second and device, of
             prefill and encode prompt tokens.
         cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it, for the figures
-            `cost_per_hour` and `cost_per_million_tokens` (prompt tokens of prefill and encode, else output tokens); by default
-            `gz.CostModel()`, the cost of ownership of a 5 nm device, which is no price list.
+            `cost_per_hour` and `cost_per_million_tokens` (prompt tokens of prefill and encode, else output tokens);
+            by default `gz.CostModel()`, the cost of ownership of a 5 nm device, which is no price list.
         stage: request, prefill, decode or encode.
         engine: what bounds a forward pass; by default `gz.Engine()`.
         assumptions: "default", "genz", or a `gz.Assumptions`.

@@ -98,7 +98,25 @@ def _deepseek_v4(c: Config) -> Model:
     )
 
 
+def _longcat(c: Config) -> Model:
+    """LongCat-Flash (arXiv 2509.01322): two latent attentions and two dense FFNs a layer, experts beside them.
+
+    Of the experts that a token takes some do nothing. With even routing k·E/(E + Z) of E real and Z idle ones work.
+    """
+    layers, hidden, idle = c.size("num_layers"), c.size("hidden_size"), c.size("zero_expert_num", default=0, least=0)
+    experts, taken = c.size("n_routed_experts", "num_local_experts"), c.size("moe_topk", "num_experts_per_tok")
+    top_k, rest = divmod(taken * experts, experts + idle)
+    c.refuse(rest, f"moe_topk {taken} of {experts} experts and {idle} idle ones: no whole number of experts works")
+    c = c.with_keys(num_hidden_layers=layers)
+    attention = read_latent_attention(c, 2 * layers)
+    dense = read_ffn(c, 2 * layers, size=c.size("ffn_hidden_size", "intermediate_size"))
+    numbers = {"experts": experts, "top_k": top_k, "router_biases": idle * hidden, "norms": 0}
+    size = c.size("expert_ffn_hidden_size", "moe_intermediate_size")
+    return make_model(c, False, attention, dense, read_moe(c, layers, intermediate_size=size, **numbers))
+
+
 READERS = {
+    "longcat_flash": _longcat,
     **dict.fromkeys(
         (
             "deepseek",
