@@ -127,7 +127,7 @@ def read_case(
         precision_: one or several; by default that of the model's checkpoint, along the models where theirs differ.
         speculation: the draft model and its use, for the speculative stages.
         engine: what bounds a pass of prefill; by default `Engine()`.
-        stage: what is asked, to refuse models that cannot do it.
+        stage: what is asked, to refuse models that cannot do it and warn of contexts beyond them.
 
     Returns:
         The case, whose lists have become axes, and what to call its parts.
@@ -162,7 +162,7 @@ def read_case(
     case = Case(**{what: spec for what, (spec, _) in parts.items()}, speculation=speculation, engine=engine)
     if stage is not None:
         _refuse_headless(case, stage, names["model"])
-    context_limit.warn_beyond(case, names["model"])
+        context_limit.warn_beyond(case, names["model"])
     return case, names
 
 

@@ -82,7 +82,8 @@ def _deepseek_v4(c: Config) -> Model:
         **compressors,
     )
     inner = c.size("moe_intermediate_size")
-    experts = read_moe(c, shared_experts=c.size("n_shared_experts"), shared_intermediate_size=inner)
+    c.refuse(c.size("n_shared_experts") != 1, "n_shared_experts: its code has one, whatever the config says")
+    experts = read_moe(c, shared_experts=1, shared_intermediate_size=inner)
     # Two hyper-connections a layer: n streams of the width to weights of reading, writing and mixing them.
     streams = c.size("hc_mult")
     weights = streams * (streams + 2)
