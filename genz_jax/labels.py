@@ -7,7 +7,7 @@ import functools
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -340,6 +340,11 @@ def _attributes(case: Case, names: dict[str, str], question: Question) -> dict[s
         "jax_version": jax.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def joined(datasets: Sequence[xr.Dataset], dim: str) -> xr.Dataset:
+    """Datasets with the same variables, one after another along a dimension that all variables have."""
+    return xr.concat(datasets, dim, data_vars="minimal", coords="minimal", compat="override", combine_attrs="override")
 
 
 def words(codes: Any) -> Any:

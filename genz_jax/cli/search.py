@@ -44,7 +44,8 @@ def search(
         str | None,
         typer.Option(
             metavar="NUMBERS",
-            help="Requests at once, all replicas together [default: powers of two on each].",
+            help="Requests at once, all replicas together [default: powers of two on each, and the most that run and "
+            "meet the limits].",
         ),
     ] = None,
     tp: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Tensor parallel sizes [default: all].")] = None,
@@ -59,7 +60,10 @@ def search(
     objective: Annotated[
         str | None, typer.Option(metavar="FIGURE", help="What decides [default: throughput_per_device].")
     ] = None,
-    cost: Annotated[float | None, typer.Option(metavar="USD", help="Price of a device for an hour.")] = None,
+    cost: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Price of a device for an hour [default: list price, if one is known]."),
+    ] = None,
     stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill or decode.")] = "request",
     max_num_batched_tokens: o.TokensPerStep = None,
     assumptions: o.AssumptionsName = "default",
@@ -82,7 +86,10 @@ def search(
     ] = "front",
     json: o.Json = False,
 ) -> None:
-    """Find the best way to serve a model on a number of devices."""
+    """Find the best way to serve a model on a number of devices.
+
+    Ends with status 1 where nothing runs and meets the limits.
+    """
     import sys
 
     from genz_jax import SLO, files, plots, search as look
@@ -135,11 +142,13 @@ def search(
         drawer(result, path=plot)
     if json:
         show.print_json(_summary(result, seconds, top) | {"out": out, "plot": plot})
-        return
-    _print(result, seconds, top)
-    for path in (out, plot):
-        if path is not None:
-            show.line(f"written: {path}")
+    else:
+        _print(result, seconds, top)
+        for path in (out, plot):
+            if path is not None:
+                show.line(f"written: {path}")
+    if result.best is None:
+        raise typer.Exit(1)
 
 
 def read_numbers(option: str, text: str) -> list[int]:
@@ -169,6 +178,7 @@ def _summary(result: "SearchResult", seconds: float, top: int) -> dict[str, Any]
         **{name: dataset.attrs[f"{name}_name"] for name in ("model", "platform", "workload", "precision")},
         "stage": dataset.attrs["stage"],
         "objective": result.objective,
+        "cost": dataset.attrs.get("cost_source"),
         "seconds": seconds,
         "candidates": result.candidates,
         "feasible": int(dataset["feasible"].values.sum()),
@@ -179,8 +189,17 @@ def _summary(result: "SearchResult", seconds: float, top: int) -> dict[str, Any]
         "would_fit": result.would_fit,
         "best": [_point(dataset.isel(candidate=int(at))) for at in result.ranking[:top]],
         "closest": _point(closest) if best is None and closest is not None else None,
+        "misses": _misses(result) if best is None and closest is not None else None,
         "front": _points(result.pareto(slo=best is not None)) if running else [],
     }
+
+
+def _misses(result: "SearchResult") -> dict[str, Any]:
+    """By how much the closest candidate misses each limit, in base units."""
+    from genz_jax.explore.search_result import ranked
+
+    _, (at,) = ranked(result, 1)
+    return {name: {"value": value, "limit": limit} for name, (value, limit) in result.misses(int(at)).items()}
 
 
 def _points(dataset: Any) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from genz_jax import inputs, labels, units
+from genz_jax import catalog, inputs, labels, units
 from genz_jax.assumptions import Assumptions
 from genz_jax.axes import Axis
 from genz_jax.evaluate import Case, Question
 from genz_jax.explore import candidates as c
+from genz_jax.explore.largest import Passes, largest_batches
 from genz_jax.explore.search_result import DIM, SENSES, SearchResult
 from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
 from genz_jax.explore.sweep import ask, evaluate_axes
@@ -85,11 +86,12 @@ def search(
         cp: context parallel sizes, by default 1; None for all.
         micro_batches: micro-batches of the pipeline, by default as many as stages.
         batch: requests at once, all replicas together; by default powers of two on each replica, up to 1,024 per
-            device.
+            device, and for every spread the largest batch that runs and meets the limits.
         slo: what must be met; only for requests.
         objective: figure that decides, by default `throughput_per_device` of requests, `throughput` of other stages.
-        cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it; adds the figures
-            `cost_per_hour` and, where throughput counts output tokens, `cost_per_million_tokens`.
+        cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it, for the figures
+            `cost_per_hour` and `cost_per_million_tokens`; by default the list price of the catalogue, if it has one.
+            Where throughput counts requests the tokens are those of their prompts, else output tokens.
         stage: request, prefill or decode.
         engine: what bounds a forward pass; by default `gz.Engine()`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
@@ -114,10 +116,11 @@ def search(
         8
     """
     question = ask(stage, assumptions, None, False, False)
-    objective = _objective(objective, stage, cost)
     if slo is not None and stage != "request":
         raise ValueError(f"slo: limits are of requests, not of the stage {stage!r}; leave one of the two out")
     base = _Base.read(model, platform, workload, precision, question, engine)
+    price = _price(cost, base.case.platform)
+    objective = _objective(objective, stage, price is not None)
     system = c.whole_numbers("chips", chips, c.LARGEST)
     sizes = {"tp": tp, "ep": ep, "pp": pp, "dp": dp, "cp": cp}
     allowed = {name: None if size is None else c.whole_numbers(name, size) for name, size in sizes.items()}
@@ -130,9 +133,19 @@ def search(
         columns, excluded = base.candidates(system, allowed, batches, micro)
     else:
         raise ValueError(f"space = {space!r}: must be 'all' or 'genz'")
-    total = c.length(columns) + sum(excluded.values())
-    dataset = _with_cost(base.evaluate(columns, progress), cost, base.case.platform, stage)
-    dataset = _with_slo(dataset, slo)
+    dataset = base.evaluate(columns, progress)
+    if space == "all" and batches is None:
+        passes = base.passes if slo is not None and base.bounded and {"ttft", "e2e"} & set(slo.limits()) else None
+
+        def evaluated(some: c.Columns) -> "xr.Dataset":
+            return base.evaluate(some, False, beside=c.length(columns))
+
+        good = _room_for_more(dataset, slo)
+        more = largest_batches(columns, good, lambda some: _room_for_more(evaluated(some), slo), passes)
+        if c.length(more):
+            dataset = labels.joined([dataset, evaluated(more)], DIM)
+    total = dataset.sizes[DIM] + sum(excluded.values())
+    dataset = _with_slo(_per_token(dataset, price, base.case.workload), slo)
     for name, count in c.count_reasons(dataset["reason"].values.astype(int)).items():
         excluded[name] = excluded.get(name, 0) + count
     devices, runs, good = (dataset[name].values for name in ("devices", "feasible", "meets_slo"))
@@ -148,21 +161,21 @@ def search(
     )
 
 
-def _objective(name: str | None, stage: str, cost: Cost | None) -> str:
+def _objective(name: str | None, stage: str, priced: bool) -> str:
     """The figure that decides, by default that of the stage.
 
     Raises:
         ValueError: not a figure of the stage with a better and a worse, or one that needs a cost.
     """
-    common = {"throughput", "memory", "energy", "devices", "latency"}
-    figures = {"request": set(SENSES) - {"batch_time"}, "prefill": common | {"batch_time", "cost_per_hour"}}
-    figures["decode"] = figures["prefill"] | {"cost_per_million_tokens"}
+    common = {"throughput", "throughput_per_device", "memory", "energy", "devices", "latency", "batch_time"}
+    common |= {"cost_per_hour", "cost_per_million_tokens"}
+    figures = {"request": set(SENSES) - {"batch_time"}, "prefill": common, "decode": common}
     if stage not in figures:
         raise ValueError(f"stage = {stage!r}: search takes one of {', '.join(figures)}")
     if name is None:
         return "throughput_per_device" if stage == "request" else "throughput"
-    if name.startswith("cost") and name in figures[stage] and cost is None:
-        raise ValueError(f"objective = {name!r}: needs the cost of a device, cost=…")
+    if name.startswith("cost") and name in figures[stage] and not priced:
+        raise ValueError(f"objective = {name!r}: needs the cost of a device, cost=…; the catalogue has no list price")
     if name not in figures[stage]:
         known = sorted(figures[stage])
         raise ValueError(f"objective = {name!r}: must be one of {', '.join(known)}{near(name, known)}")
@@ -204,6 +217,11 @@ class _Base:
         moe = self.case.model.moe
         return moe is not None and float(moe.layers) > 0
 
+    @property
+    def bounded(self) -> bool:
+        engine = self.case.engine
+        return self.question.assumptions.prefill == "bounded" and engine is not None and not engine.single_pass
+
     def candidates(
         self,
         chips: np.ndarray,
@@ -235,11 +253,17 @@ class _Base:
         columns |= {"batch": batch[good] // columns["pp"], "requested_batch": batch[good]}
         return c.cross(columns, None, len(self.precisions))
 
-    def evaluate(self, columns: c.Columns, progress: bool) -> "xr.Dataset":
-        """Figures of candidates along one axis, with their sizes as coordinates."""
+    def evaluate(self, columns: c.Columns, progress: bool, beside: int = 0) -> "xr.Dataset":
+        """Figures of candidates along one axis, with their sizes as coordinates.
+
+        Args:
+            columns: the candidates.
+            progress: show a progress bar when it takes more than two seconds.
+            beside: candidates of another evaluation, whose compiled program is to do for these too.
+        """
         count = c.length(columns)
         small, large = _PADDED
-        padded = small if count <= small else math.ceil(count / large) * large
+        padded = small if max(count, beside) <= small else math.ceil(max(count, 1) / large) * large
         rows = np.minimum(np.arange(padded), max(count - 1, 0))
         ones = {name: np.ones(1, dtype=int) for name in columns} if count == 0 else columns
 
@@ -271,6 +295,14 @@ class _Base:
         attrs = {"units": units.ONE, "long_name": "devices"}
         return dataset.assign(devices=(DIM, columns["devices"], attrs))
 
+    def passes(self, spreads: c.Columns) -> Passes:
+        """In how many passes spreads process their prompts."""
+        load, engine = self.case.workload, self.case.engine
+        assert engine is not None
+        cached = 0.0 if load.cached_tokens is None else float(load.cached_tokens) * float(load.cache_hit_rate)
+        tokens = float(load.input_tokens) - cached
+        return Passes(float(engine.tokens_per_step), tokens, spreads["micro_batches"].astype(float))
+
     def smallest(
         self, allowed: Mapping[str, np.ndarray | None], batches: np.ndarray | None, progress: bool
     ) -> int | None:
@@ -299,35 +331,59 @@ class _Base:
         return None
 
 
-def _with_cost(dataset: "xr.Dataset", cost: Cost | None, platform: Platform, stage: str) -> "xr.Dataset":
-    """Add what the devices cost per hour and per million output tokens."""
+def _price(cost: Cost | None, platform: Platform) -> tuple[float, str] | None:
+    """$ per device and hour, and where they are from; None where nothing is known."""
     if cost is None:
-        return dataset
+        listed = catalog.list_price(platform)
+        return None if listed is None else (listed.usd_per_hour, str(listed))
     if isinstance(cost, CostModel):
-        price = float(device_cost(platform, cost).cost_per_hour)
+        price, source = float(device_cost(platform, cost).cost_per_hour), "cost of ownership"
     else:
-        price = float(cost(platform) if callable(cost) else cost)
+        price, source = float(cost(platform) if callable(cost) else cost), "cost as given"
     if not (math.isfinite(price) and price >= 0):
         raise ValueError(f"cost = {price:g} $ per device and hour: must be finite and 0 or more")
-    hourly = price * dataset["devices"]
-    hourly.attrs = {"units": "USD h-1", "long_name": "cost of all devices per hour"}
-    dataset = dataset.assign(cost_per_hour=hourly)
-    if stage == "prefill":
+    return price, f"{source}, {price:.4g} $ per device and hour"
+
+
+def _per_token(dataset: "xr.Dataset", price: tuple[float, str] | None, workload: Workload) -> "xr.Dataset":
+    """Add tokens per second and device, and what the devices cost per hour and per million tokens."""
+    rate, kind = dataset["throughput"], "output"
+    if rate.attrs["units"] == units.REQUEST_RATE:
+        rate, kind = rate * float(workload.input_tokens), "prompt"
+    if "throughput_per_device" not in dataset:
+        each = rate / dataset["devices"]
+        each.attrs = {"units": units.TOKEN_RATE, "long_name": f"{kind} tokens per second and device"}
+        dataset = dataset.assign(throughput_per_device=each)
+    if price is None:
         return dataset
-    million = hourly / 3600.0 / dataset["throughput"] * 1e6
-    million.attrs = {"units": "USD", "long_name": "cost of a million output tokens"}
-    return dataset.assign(cost_per_million_tokens=million)
+    hourly = price[0] * dataset["devices"]
+    hourly.attrs = {"units": "USD h-1", "long_name": "cost of all devices per hour"}
+    million = hourly / 3600.0 / rate * 1e6
+    million.attrs = {"units": "USD", "long_name": f"cost of a million {kind} tokens"}
+    return dataset.assign(cost_per_hour=hourly, cost_per_million_tokens=million).assign_attrs(cost_source=price[1])
+
+
+def _used(dataset: "xr.Dataset", slo: SLO | None, left_out: tuple[str, ...] = ()) -> np.ndarray:
+    """How much of its tightest limit each candidate uses."""
+    use = np.zeros(dataset["feasible"].shape)
+    for name, limit in ({} if slo is None else slo.limits()).items():
+        if isinstance(limit, Axis) or np.ndim(limit):
+            raise ValueError(f"SLO.{name} is an axis: search takes one limit; search again for another")
+        if name not in left_out:
+            value = dataset[CEILINGS.get(name) or FLOORS[name]].values.astype(float)
+            use = np.maximum(use, value / float(limit) if name in CEILINGS else float(limit) / value)
+    return use
+
+
+def _room_for_more(dataset: "xr.Dataset", slo: SLO | None) -> np.ndarray:
+    """Whether each candidate runs and meets the limits that a larger batch uses more of."""
+    # Throughput rises with the batch: a limit on it says which batches are too small.
+    return dataset["feasible"].values & (_used(dataset, slo, ("throughput",)) <= 1.0)
 
 
 def _with_slo(dataset: "xr.Dataset", slo: SLO | None) -> "xr.Dataset":
     """Add how much of its tightest limit each candidate uses, and whether it meets all."""
-    runs = dataset["feasible"].values
-    use = np.zeros(runs.shape)
-    for name, limit in ({} if slo is None else slo.limits()).items():
-        if isinstance(limit, Axis) or np.ndim(limit):
-            raise ValueError(f"SLO.{name} is an axis: search takes one limit; search again for another")
-        value = dataset[CEILINGS.get(name) or FLOORS[name]].values.astype(float)
-        use = np.maximum(use, value / float(limit) if name in CEILINGS else float(limit) / value)
+    runs, use = dataset["feasible"].values, _used(dataset, slo)
     share = {"units": units.ONE, "long_name": "used share of the tightest limit, met up to 1"}
     met = {"units": units.ONE, "long_name": "the candidate runs and meets all limits"}
     return dataset.assign(slo_use=(DIM, np.where(runs, use, np.nan), share), meets_slo=(DIM, runs & (use <= 1.0), met))

@@ -10,7 +10,7 @@ import numpy as np
 from genz_jax import units
 from genz_jax.explore import candidates as c
 from genz_jax.explore.pareto import pareto
-from genz_jax.explore.slo import CEILINGS, SLO
+from genz_jax.explore.slo import CEILINGS, FLOORS, SLO
 from genz_jax.specs import Parallelism
 from genz_jax.work.mapping import REASONS, Reason
 
@@ -94,6 +94,16 @@ class SearchResult:
         use = self.dataset["slo_use"].values
         known = np.flatnonzero(self.dataset["feasible"].values & np.isfinite(use))
         return self.dataset.isel({DIM: int(known[np.argmin(use[known])])}) if known.size else None
+
+    def misses(self, at: int) -> dict[str, tuple[float, float]]:
+        """Limits that a candidate misses, the most first: its figure and the limit, in base units."""
+        found = {}
+        for name, limit in ({} if self.slo is None else self.slo.limits()).items():
+            value, limit = float(self.dataset[(CEILINGS | FLOORS)[name]].values[at]), float(limit)
+            use = value / limit if name in CEILINGS else limit / value
+            if use > 1.0:
+                found[name] = use, value, limit
+        return {name: (value, limit) for name, (_, value, limit) in sorted(found.items(), key=lambda item: -item[1][0])}
 
     @property
     def parallelism(self) -> Parallelism | None:
@@ -181,11 +191,12 @@ def summary(result: SearchResult) -> list[str]:
     if result.slo is not None:
         limits = {name: float(limit) for name, limit in result.slo.limits().items()}
         shown = [
-            f"{name} {'at most' if name in CEILINGS else 'at least'} "
-            + units.show(limit, units.SECOND if name in CEILINGS else units.TOKEN_RATE)
+            f"{name} {'at most' if name in CEILINGS else 'at least'} " + units.show(limit, _unit(name))
             for name, limit in limits.items()
         ]
         lines.append(f"SLO: {', '.join(shown)}")
+    if "cost_source" in dataset.attrs:
+        lines.append(f"cost: {dataset.attrs['cost_source']}")
     for what, size in (("fits", result.smallest), ("meets the SLO", result.smallest_for_slo)):
         if size is not None and (what == "fits" or result.slo is not None) and result.chips != (size,):
             lines.append(f"smallest system that {what}: {_devices(size)}")
@@ -207,7 +218,17 @@ def ranked(result: SearchResult, most: int) -> tuple[str, np.ndarray]:
     use = np.where(result.dataset["feasible"].values, result.dataset["slo_use"].values, np.nan)
     if np.isnan(use).all():
         return "", ranking
-    return "no candidate meets the SLO; the closest", np.array([np.nanargmin(use)])
+    at = int(np.nanargmin(use))
+    texts = [
+        f"{name} of {units.show(value, _unit(name))}, {'at most' if name in CEILINGS else 'at least'} "
+        f"{units.show(limit, _unit(name))} is asked for"
+        for name, (value, limit) in result.misses(at).items()
+    ]
+    return f"no candidate meets the SLO; the closest has {'; '.join(texts)}", np.array([at])
+
+
+def _unit(limit: str) -> str:
+    return units.SECOND if limit in CEILINGS else units.TOKEN_RATE
 
 
 def _lines(result: SearchResult) -> list[str]:
