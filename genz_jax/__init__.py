@@ -15,8 +15,10 @@ from genz_jax.catalog import (
     workload as workload,
     workloads as workloads,
 )
+from genz_jax.context_limit import ContextWarning as ContextWarning
 from genz_jax.estimate import estimate as estimate
 from genz_jax.explore.costs import cost as cost
+from genz_jax.explore.fit import Fit as Fit, fit as fit
 from genz_jax.explore.gradients import gradients as gradients
 from genz_jax.explore.pareto import pareto as pareto
 from genz_jax.explore.reductions import (

@@ -68,14 +68,14 @@ def estimate(
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(case)):
         return evaluate(case, question)
     result: Result = jax.tree.map(np.asarray, compiled(question)(slim(case)))
-    _refuse(case, names, Reason(int(np.max(result.reason_code))), question.assumptions)  # type: ignore[attr-defined]
+    refuse(case, names, Reason(int(np.max(result.reason_code))), question.assumptions)  # type: ignore[attr-defined]
     return result
 
 
 _HEADS = ("heads", "kv_heads")
 
 
-def _refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assumptions) -> None:
+def refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assumptions) -> None:
     """Raise ValueError where the parallelism asked for cannot be; what merely does not fit is a result."""
     if reason in (Reason.feasible, Reason.does_not_fit) or assumptions.infeasible == "finite":
         return

@@ -144,16 +144,17 @@ class Label:
     """A name that a spec carries for people. All labels are equal, so a new name never recompiles anything.
 
     That of a model also has the number formats of its checkpoint, as the text of a precision, or why they cannot be
-    read; None where nothing is said.
+    read, and the longest context in tokens that it was made for; None where nothing is said.
     """
 
-    def __init__(self, text: str = "", formats: "str | ValueError | None" = None):
+    def __init__(self, text: str = "", formats: "str | ValueError | None" = None, max_context: float | None = None):
         self.text = text
         self.formats = formats
+        self.max_context = max_context
 
     def with_formats(self, formats: "str | ValueError | None") -> "Label":
         """The same name, with formats of a checkpoint."""
-        return Label(self.text, formats)
+        return Label(self.text, formats, self.max_context)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Label)

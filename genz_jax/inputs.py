@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from genz_jax import catalog
+from genz_jax import catalog, context_limit
 from genz_jax.axes import Axis
 from genz_jax.catalog import checkpoints
 from genz_jax.evaluate import Case
@@ -157,7 +157,9 @@ def read_case(
     if engine is not None and not isinstance(engine, Engine):
         raise ValueError(f"engine = {engine!r}: must be a gz.Engine(tokens_per_step)")
     engine = Engine() if engine is None else engine
-    return Case(**{what: spec for what, (spec, _) in parts.items()}, speculation=speculation, engine=engine), names
+    case = Case(**{what: spec for what, (spec, _) in parts.items()}, speculation=speculation, engine=engine)
+    context_limit.warn_beyond(case, names["model"])
+    return case, names
 
 
 def _refuse_without_module(model: Model, names: list[str]) -> None:

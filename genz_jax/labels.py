@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from genz_jax import units
+from genz_jax import context_limit, units
 from genz_jax.axes import Axis
 from genz_jax.evaluate import Case, Question
 from genz_jax.fields import Spec
@@ -330,7 +330,9 @@ def _attributes(case: Case, names: dict[str, str], question: Question) -> dict[s
             return {name: tree(value) for name, value in fields.items() if value is not None and name != "label"}
         return [tree(item) for item in spec] if isinstance(spec, tuple) else plain(spec)
 
+    beyond = context_limit.beyond(case)
     return {
+        **({} if beyond is None else {"context_beyond_maximum": json.dumps(beyond)}),
         "title": f"genz_jax {question.stage}: {names['model']} on {names['platform']}"[:200],
         "stage": question.stage,
         **{f"{what}_name": name for what, name in names.items()},

@@ -19,12 +19,14 @@ class Bound(enum.IntEnum):
     compute = 0
     memory = 1
     network = 2
+    none = 3
 
 
 BOUNDS = {
     Bound.compute: "matrix units",
     Bound.memory: "memory bandwidth",
     Bound.network: "links",
+    Bound.none: "nothing, since the point does not run",
 }
 
 

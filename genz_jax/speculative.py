@@ -17,6 +17,7 @@ from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Spec
 from genz_jax.stages import (
     as_arrays,
     batch_energy,
+    bound_where,
     fill_and_drain,
     known_where,
     prepare,
@@ -266,7 +267,7 @@ def take_turns(
         memory=both.total,
         memory_excess=excess(need, limit),
         energy=known(batch_energy(totals, platform, workload, deployment)),
-        bound_code=totals.bound_code,
+        bound_code=bound_where(feasible, assumptions)(totals.bound_code),
         offloads=offloads,
         feasible=feasible,
         reason_code=reason,

@@ -47,7 +47,8 @@ def stack(specs: Sequence[SpecT]) -> SpecT:
         if "units" in field.metadata:
             values[field.name] = _numbers(where, items, field.metadata["absent"])
         elif isinstance(items[0], Label):
-            values[field.name] = Label("")
+            known = [item.max_context for item in items if item.max_context is not None]
+            values[field.name] = Label("", max_context=min(known, default=None))
         elif any(isinstance(item, tuple) for item in items):
             values[field.name] = _tuples(items)
         else:

@@ -93,6 +93,13 @@ def known_where(feasible: Number, assumptions: Assumptions) -> Callable[[Number]
     return lambda value: jnp.where(feasible, value, jnp.nan)
 
 
+def bound_where(feasible: Number, assumptions: Assumptions) -> Callable[[Number], jax.Array]:
+    """What a point waits for where it runs, else nothing; everywhere where `Assumptions.infeasible` is finite."""
+    if assumptions.infeasible == "finite":
+        return jnp.asarray
+    return lambda code: jnp.where(feasible, code, jnp.int8(Bound.none))
+
+
 def through(total: Number, last: Number, before: Number, deployment: Deployment) -> Number:
     """Time of all passes of a micro-batch through the pipeline, which follow each other: last + before.
 
@@ -190,7 +197,7 @@ def _stage(
         memory=need,
         memory_excess=excess(need, usable),
         energy=known(batch_energy(totals, platform, workload, deployment)),
-        bound_code=totals.bound_code,
+        bound_code=bound_where(feasible, assumptions)(totals.bound_code),
         compute_format_code=native_format(platform, deployment.precision.compute)[0],
         offloads=offloads,
         feasible=feasible,
@@ -403,7 +410,7 @@ def served(
         reason = jnp.where((reason == 0) & jnp.logical_not(fits), jnp.int8(Reason.does_not_fit), reason)
     feasible = reason == Reason.feasible.value
     decode_weighs_more = steps * tpot > first.batch_time
-    known = known_where(feasible, assumptions)
+    known, waits_for = known_where(feasible, assumptions), bound_where(feasible, assumptions)
     return RequestResult(
         ttft=known(first.batch_time),
         tpot=known(tpot),
@@ -420,9 +427,9 @@ def served(
         devices=devices,
         energy=known(spent),
         energy_per_token=known(jnp.where(tokens > 0, spent / jnp.maximum(tokens, 1.0), jnp.nan)),
-        bound_code=jnp.where(decode_weighs_more, rest.bound_code, first.bound_code),
-        prefill_bound_code=first.bound_code,
-        decode_bound_code=rest.bound_code,
+        bound_code=waits_for(jnp.where(decode_weighs_more, rest.bound_code, first.bound_code)),
+        prefill_bound_code=waits_for(first.bound_code),
+        decode_bound_code=waits_for(rest.bound_code),
         compute_format_code=compute_format,
         feasible=feasible,
         reason_code=reason,

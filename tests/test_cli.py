@@ -156,7 +156,7 @@ def test_estimate_prints_a_table():
 def test_figures_that_are_not_there_are_null_or_a_dash():
     result = _run("estimate", *POINT, "--json")
     found = json.loads(result.stdout)["figures"]
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert found["tpot"]["value"] is None
     assert found["reason"]["value"] == "does_not_fit"
     shown = _run("estimate", *POINT).stdout

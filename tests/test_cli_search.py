@@ -78,7 +78,7 @@ def test_where_nothing_meets_the_limits_the_status_is_1_and_the_limit_is_told():
     shown = run(f"{ASK} --slo tpot=1us --slo ttft=100s")
     assert shown.exit_code == 1
     (told,) = [line for line in shown.stdout.splitlines() if line.startswith("no candidate meets")]
-    assert "tpot of" in told
+    assert "has tpot " in told
     assert "at most 1 µs" in told
     assert "ttft" not in told
     assert len(told) <= 300

@@ -75,7 +75,7 @@ def test_codes_have_flags(ds):
         np.testing.assert_array_equal(attrs["flag_values"], range(len(meanings)))
         assert len(attrs["flag_descriptions"].split("; ")) == len(meanings)
         assert set(np.unique(ds[name])) <= set(range(len(meanings)))
-    assert ds.bound.attrs["flag_meanings"] == "compute memory network"
+    assert ds.bound.attrs["flag_meanings"] == "compute memory network none"
 
 
 def test_words(ds):

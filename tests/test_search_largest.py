@@ -184,9 +184,11 @@ def test_tokens_of_every_stage_have_a_price_by_hand(stage: str):
         assert float(row.cost_per_million_tokens) == pytest.approx(4 * price.usd_per_hour / 3600 / rate * 1e6, rel=1e-5)
 
 
-def test_a_given_cost_goes_before_the_list_price_and_none_is_made_up():
+def test_a_given_cost_goes_before_the_list_price_and_the_source_is_told():
     asked: dict[str, Any] = dict(model="llama-3.1-8b", chips=2, batch=[8], progress=False)
     given = gz.search(platform="H100-SXM", cost=1.0, **asked).dataset
     np.testing.assert_allclose(given.cost_per_hour.values, 2.0)
     assert "as given" in given.attrs["cost_source"]
-    assert "cost_per_hour" not in gz.search(platform="H800", **asked).dataset
+    owned = gz.search(platform="H800", **asked).dataset
+    assert "cost of ownership" in owned.attrs["cost_source"]
+    np.testing.assert_allclose(owned.cost_per_hour.values, 2 * float(gz.cost("H800").cost_per_hour))

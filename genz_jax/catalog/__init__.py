@@ -187,7 +187,9 @@ def load(path_or_id: str | os.PathLike[str]) -> tuple[Model, Precision]:
 def _model(name: str) -> Model:
     table = {key: value for key, value in _entries(*_MODELS)[name].items() if key in _MODEL_KEYS}
     table["tied_embeddings"] = float(table.get("tied_embeddings", False))
-    return shared(build(Model, table).replace(label=Label(name)))
+    return shared(
+        build(Model, table).replace(label=Label(name, max_context=_entries(*_MODELS)[name].get("max_context")))
+    )
 
 
 def platform(name: str) -> Platform:

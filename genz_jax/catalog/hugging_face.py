@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genz_jax import context_limit
 from genz_jax.catalog.config import Config, refusal, shown
 from genz_jax.catalog.config_classes import ConfigClass, config_class
 from genz_jax.catalog.model_classes import check_models
@@ -51,7 +52,8 @@ def read_model(path_or_id: str | os.PathLike[str]) -> Model:
     model = READERS[kind](c)
     modules = 0 if not c.flag("use_mtp", True) else c.size(*_MTP_KEYS, default=0, least=0)
     name = file.parent.name if file.name == "config.json" and file.parent.name else file.stem
-    return model.replace(mtp_layers=modules, label=Label(name.removesuffix("_config")))
+    label = Label(name.removesuffix("_config"), max_context=context_limit.of_config(c.values))
+    return model.replace(mtp_layers=modules, label=label)
 
 
 def read_config(where: str, values: Mapping[str, Any]) -> Config:

@@ -88,7 +88,11 @@ def read(options: Mapping[str, Any], axis_texts: Sequence[str] = ()) -> Asked:
     case, shown = read_case(lists["model"], lists["platform"], lists["workload"], None, lists["precision"], speculation)
     # Lists have no name of their own; precisions are a list where those of the models differ.
     lists_of = [what for what in names if len(names[what]) > 1 or what == "precision"]
-    named = {what: getattr(case, what).replace(label=Label(shown[what])) for what in lists_of}
+    listed = {what: getattr(case, what) for what in lists_of}
+    named = {
+        what: spec.replace(label=Label(shown[what], max_context=spec.label.max_context))
+        for what, spec in listed.items()
+    }
     case = dataclasses.replace(case, **named)
     case = dataclasses.replace(case, workload=case.workload.replace(**chunks))
     changes = _Changes(case)

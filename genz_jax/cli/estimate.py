@@ -1,7 +1,10 @@
 """The command `estimate`: one point as tables or JSON."""
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from genz_jax.cli import options as o
 
@@ -26,6 +29,8 @@ Examples:
       --stage request --draft mtp --draft-tokens 1 --acceptance 0.85
   genz-jax estimate -m llama-3.1-70b -p H100-SXM --tp 8 --stage memory
 """
+FITTED = ("request", "prefill", "decode", "memory")
+"""Stages of which it is told what the memory holds."""
 SIZES = ("tp", "ep", "cp", "pp", "dp")
 
 
@@ -57,10 +62,15 @@ def estimate(
     operators: o.Operators = False,
     json: o.Json = False,
 ) -> None:
-    """Evaluate one point: latency, memory, energy."""
+    """Evaluate one point: latency, memory, energy, and what its KV cache holds.
+
+    Ends with exit code 1 where the point does not run.
+    """
     given = locals()
     from genz_jax import estimate as evaluate
     from genz_jax.cli import cases
+    from genz_jax.context_limit import ContextWarning
+    from genz_jax.explore.fit import Fit, fit
     from genz_jax.explore.sweep import ask
 
     for what in ("model", "platform", "workload", "precision"):
@@ -69,7 +79,16 @@ def estimate(
     asked = cases.read(given)
     ask(asked.stage, asked.assumptions, None, breakdown, operators)
     result = asked.call(evaluate, operators=operators)
-    (_print_json if json else _print_tables)(asked, result, breakdown, operators)
+    held: Fit | None = None
+    if asked.stage in FITTED and asked.case.speculation is None:
+        case = asked.case
+        specs = (case.model, case.platform, case.workload, case.parallelism, case.precision)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ContextWarning)  # told once is enough
+            held = fit(*specs, engine=case.engine, assumptions=asked.assumptions)
+    (_print_json if json else _print_tables)(asked, result, held, breakdown, operators)
+    if not bool(result.feasible):  # type: ignore[attr-defined]
+        raise typer.Exit(1)
 
 
 def _devices(asked: "Asked") -> int:
@@ -83,8 +102,8 @@ def _stages(asked: "Asked", result: "Result") -> dict[str, Any]:
     return {name: part for name, part in inner.items() if part is not None} or {asked.stage: result}
 
 
-def _print_json(asked: "Asked", result: "Result", breakdown: bool, operators: bool) -> None:
-    from genz_jax import labels, units
+def _print_json(asked: "Asked", result: "Result", held: "Fit | None", breakdown: bool, operators: bool) -> None:
+    from genz_jax import context_limit, labels, units
     from genz_jax.cli import show
 
     case, stages = asked.case, _stages(asked, result)
@@ -99,6 +118,10 @@ def _print_json(asked: "Asked", result: "Result", breakdown: bool, operators: bo
         "assumptions": asked.assumptions,
         "figures": {name: show.figure_json(*pair) for name, pair in figures.items()},
     }
+    if held is not None:
+        tree["fit"] = _fit_json(held)
+    if (beyond := context_limit.beyond(case)) is not None:
+        tree["context_beyond_maximum"] = beyond
     if breakdown:
         tree["breakdown"] = {
             name: {part: {"value": float(time), "unit": units.SECOND} for part, time in stage.breakdown.items()}
@@ -115,7 +138,14 @@ def _print_json(asked: "Asked", result: "Result", breakdown: bool, operators: bo
     show.print_json(tree)
 
 
-def _print_tables(asked: "Asked", result: "Result", breakdown: bool, operators: bool) -> None:
+def _fit_json(held: "Fit") -> dict[str, Any]:
+    """What fits, in base units."""
+    names = ("capacity", "usable", "memory", "share", "kv_tokens", "concurrency", "largest_batch", "least_devices")
+    spread = {} if held.least is None else {name: float(getattr(held.least, name) or 1) for name in SIZES}
+    return {name: getattr(held, name) for name in names} | {"least": spread or None}
+
+
+def _print_tables(asked: "Asked", result: "Result", held: "Fit | None", breakdown: bool, operators: bool) -> None:
     from genz_jax.cli import show
     from genz_jax.work.mapping import REASONS, Reason
 
@@ -127,6 +157,10 @@ def _print_tables(asked: "Asked", result: "Result", breakdown: bool, operators: 
         why = name == "reason" and text != Reason.feasible.name
         rows.append((name, text, REASONS[Reason[text]] if why else meta["long_name"]))
     show.table("", [("figure", "left"), ("value", "right"), ("meaning", "left")], rows)
+    if held is not None:
+        show.line()
+        for text in str(held).splitlines():
+            show.line(text)
     stages = _stages(asked, result)
     if breakdown and bool(result.feasible):  # type: ignore[attr-defined]
         _print_breakdown(stages)

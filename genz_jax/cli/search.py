@@ -44,7 +44,7 @@ def search(
         str | None,
         typer.Option(
             metavar="NUMBERS",
-            help="Requests at once, all replicas together [default: powers of two on each, and the most that run and "
+            help="Requests at once, all replicas together [default: powers of two on each, and the most that fit and "
             "meet the limits].",
         ),
     ] = None,
@@ -62,7 +62,9 @@ def search(
     ] = None,
     cost: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="Price of a device for an hour [default: list price, if one is known]."),
+        typer.Option(
+            metavar="USD", help="Price of a device for an hour [default: list price, else cost of ownership]."
+        ),
     ] = None,
     stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill or decode.")] = "request",
     max_num_batched_tokens: o.TokensPerStep = None,
@@ -88,7 +90,7 @@ def search(
 ) -> None:
     """Find the best way to serve a model on a number of devices.
 
-    Ends with status 1 where nothing runs and meets the limits.
+    Ends with exit code 1 where nothing runs or meets the limits.
     """
     import sys
 

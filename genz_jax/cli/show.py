@@ -70,7 +70,8 @@ def figure_text(value: Any, meta: dict[str, Any]) -> str:
     """A figure as people read it: the word of a code, yes or no, a number with its unit, or a dash for none."""
     value = np.asarray(value)
     if "codes" in meta:
-        return meta["codes"](int(value)).name
+        word = meta["codes"](int(value)).name
+        return "–" if word == "none" else word
     if value.dtype == bool:
         return "yes" if value else "no"
     return quantity(float(value), meta["units"])

@@ -166,6 +166,7 @@ _HEADERS = {
 
 
 def _header(dataset: "xr.Dataset", name: str) -> str:
+    """What stands above a column of a figure."""
     if name == "throughput" and dataset[name].attrs["units"] == units.REQUEST_RATE:
         return "requests/s"
     return _HEADERS.get(name, name)
@@ -220,7 +221,7 @@ def ranked(result: SearchResult, most: int) -> tuple[str, np.ndarray]:
         return "", ranking
     at = int(np.nanargmin(use))
     texts = [
-        f"{name} of {units.show(value, _unit(name))}, {'at most' if name in CEILINGS else 'at least'} "
+        f"{name} {units.show(value, _unit(name))}, {'at most' if name in CEILINGS else 'at least'} "
         f"{units.show(limit, _unit(name))} is asked for"
         for name, (value, limit) in result.misses(at).items()
     ]
