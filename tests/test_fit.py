@@ -103,11 +103,15 @@ def test_a_context_beyond_the_models_maximum_is_told(tmp_path):
     lengths = gz.Workload(1, gz.axis([1000, 200_000]), 10)
     with pytest.warns(gz.ContextWarning):
         dataset = gz.sweep(["llama-3.1-8b", "llama-2-7b"], "H100-SXM", lengths, progress=False)
-    assert json.loads(dataset.attrs["context_beyond_maximum"]) == {"asked": 200_010, "maximum": 4096}
+    assert json.loads(dataset.attrs["context_beyond_maximum"]) == {
+        "model": "llama-3.1-8b, llama-2-7b", "maximum": 4096, "asked": 200_010,
+    }  # fmt: skip
     within = gz.sweep("llama-3.1-8b", "H100-SXM", gz.Workload(1, 131_071, 1), progress=False)
     assert "context_beyond_maximum" not in within.attrs
     told = run("estimate", "-m", "gpt2", "-p", "H100-SXM", "--input", "2000", "--output", "48", "--json")
-    assert json.loads(told.stdout)["context_beyond_maximum"] == {"asked": 2048, "maximum": 1024}
+    assert json.loads(told.stdout)["context_beyond_maximum"] == {
+        "model": "gpt2", "maximum": 1024, "asked": 2048,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What fits by the memory, against whether single requests and batches of them run, on cases at random."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -69,10 +70,25 @@ def test_the_status_of_estimate_says_whether_it_runs(stage: str):
     bad = run()
     assert bad.exit_code == 1
     assert "does_not_fit" in bad.stdout
-    rows = [line.split()[:2] for line in bad.stdout.splitlines() if line.split() and "bound" in line.split()[0]]
+    lines = [line.split()[:2] for line in bad.stdout.splitlines() if line.split()]
+    rows = [words for words in lines if words[0].endswith("bound") or words[0] == "compute_format"]
     assert rows
     assert all(value == "–" for _, value in rows)
     tree = json.loads(run("--json").stdout)
     words = {name: figure["value"] for name, figure in tree["figures"].items() if name.endswith("bound")}
     assert words
     assert not set(words.values()) & {"compute", "memory", "network"}
+    assert tree["figures"]["compute_format"]["value"] is None
+
+
+def test_only_the_context_that_is_asked_for_is_warned_of():
+    def warned(*args: str) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            CliRunner().invoke(app, ["estimate", "-m", "gpt2", "-p", "H100-SXM", *args])
+        return [str(one.message) for one in caught if issubclass(one.category, gz.ContextWarning)]
+
+    # GPT-2 takes 1,024 tokens, less than the 1,152 of the default requests.
+    assert warned("--input", "900", "--output", "124") == []
+    (told,) = warned("--input", "2000", "--output", "48")
+    assert "context of 2,048 tokens: gpt2 was made for 1,024" in told
