@@ -48,14 +48,15 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def beyond(case: Any) -> dict[str, float] | None:
+def beyond(case: Any, name: str = "") -> dict[str, Any] | None:
     """The longest context of a case and the least maximum of its models, where it is beyond; None where none is known.
 
     Args:
         case: a `Case`, whose numbers may be axes; its context is prompt and output tokens.
+        name: what to call the model, or the models of a list.
 
     Returns:
-        `asked` and `maximum` in tokens.
+        `model`, and `maximum` and `asked` in tokens.
     """
     maximum = case.model.label.max_context
     load = case.workload
@@ -65,7 +66,7 @@ def beyond(case: Any) -> dict[str, float] | None:
     if load.prefill_chunks or load.decode_chunks:
         return None
     most = [float(np.max(leaf.values if isinstance(leaf, Axis) else leaf)) for leaf in lengths]
-    return {"asked": sum(most), "maximum": maximum} if sum(most) > maximum else None
+    return {"model": name, "maximum": maximum, "asked": sum(most)} if sum(most) > maximum else None
 
 
 def warn_beyond(case: Any, name: str) -> None:

@@ -1,6 +1,7 @@
 """Cases: the options of a command as one case."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from genz_jax import axes, catalog
 from genz_jax.axes import Axis
+from genz_jax.context_limit import ContextWarning
 from genz_jax.evaluate import Case
 from genz_jax.fields import Label, Spec
 from genz_jax.inputs import read_case
@@ -85,7 +87,11 @@ def read(options: Mapping[str, Any], axis_texts: Sequence[str] = ()) -> Asked:
     speculation = _read_speculation(options)
     if chunks and lists["workload"] is None:
         lists["workload"] = Workload()
-    case, shown = read_case(lists["model"], lists["platform"], lists["workload"], None, lists["precision"], speculation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ContextWarning)  # the lengths that are asked for come below
+        case, shown = read_case(
+            lists["model"], lists["platform"], lists["workload"], None, lists["precision"], speculation
+        )
     # Lists have no name of their own; precisions are a list where those of the models differ.
     lists_of = [what for what in names if len(names[what]) > 1 or what == "precision"]
     listed = {what: getattr(case, what) for what in lists_of}
