@@ -10,7 +10,7 @@ from genz_jax import labels
 from genz_jax.assumptions import Assumptions
 from genz_jax.evaluate import DETAILED, Case, compiled, evaluate, slim
 from genz_jax.explore.sweep import ask
-from genz_jax.inputs import no_head, read_case
+from genz_jax.inputs import read_case, refuse_to_generate
 from genz_jax.results import Result
 from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.stages import as_arrays
@@ -93,7 +93,7 @@ def refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assum
     cp = 1.0 if spread.cp is None else float(np.max(spread.cp))
     name = names["model"] or "the model"
     if reason is Reason.no_head:
-        raise ValueError(no_head(name))
+        refuse_to_generate(model, name)
     if reason is Reason.kv_heads_not_divisible:
         there = {kind: getattr(model, kind) for kind in ("attention", "local_attention", "sparse_attention")}
         sizes = [

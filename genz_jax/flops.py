@@ -1,7 +1,7 @@
 """FLOPs: how many one forward pass of a model takes, by operator, in closed form."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,19 @@ from genz_jax import catalog
 from genz_jax.assumptions import Assumptions, preset
 from genz_jax.axes import Axis
 from genz_jax.fields import Number
+from genz_jax.inputs import refuse_to_generate
 from genz_jax.specs import Model, Parallelism, Precision, Workload
 from genz_jax.stages import as_arrays
 from genz_jax.work.operators import COLLECTIVES, Operator
-from genz_jax.work.stages import chunked_step, decode_step, forward, prefill_step
-from genz_jax.work.step import Deployment
+from genz_jax.work.stages import chunked_step, decode_step, encode_step, forward, prefill_step
+from genz_jax.work.step import Deployment, Step
 
-STEPS = {"prefill": prefill_step, "decode": decode_step, "chunked": chunked_step}
+STEPS: dict[str, Callable[[Model, Workload, Deployment], Step]] = {
+    "prefill": lambda _, workload, deployment: prefill_step(workload, deployment),
+    "decode": lambda _, workload, deployment: decode_step(workload, deployment),
+    "chunked": lambda _, workload, deployment: chunked_step(workload, deployment),
+    "encode": encode_step,
+}
 """The forward pass of each stage."""
 
 
@@ -86,14 +92,16 @@ def flop_count(
     Args:
         model: name in the catalogue, or a model; its numbers are single.
         workload: batch and lengths, or the chunks of a chunked stage.
-        stage: prefill (all prompts), decode (one token of each sequence) or chunked (one iteration).
+        stage: prefill (all prompts), decode (one token of each sequence), chunked (one iteration) or encode (all
+            sequences, without a head; of an encoder every token sees all of its sequence).
         assumptions: "default", "genz", or a `gz.Assumptions`; by default "default".
 
     Returns:
         The FLOPs, as Python floats (JAX arrays under `jax.jit` or `jax.grad`).
 
     Raises:
-        ValueError: an unknown name or stage, numbers that are axes or arrays, or a chunked stage without chunks.
+        ValueError: an unknown name or stage, numbers that are axes or arrays, a chunked stage without chunks, or an
+            embedding model or encoder for a stage that generates.
 
     Example:
         `gz.flop_count("llama-3.1-8b", gz.Workload(batch=1, input_tokens=2048)).total`
@@ -109,6 +117,8 @@ def flop_count(
         raise ValueError(
             "Workload.prefill_chunks and decode_chunks are empty: a chunked stage needs at least one chunk"
         )
+    if stage != "encode":
+        refuse_to_generate(spec, spec.name)
     for name, part in (("model", spec), ("workload", workload)):
         for keys, leaf in jax.tree_util.tree_leaves_with_path(part, is_leaf=lambda x: isinstance(x, Axis)):
             if isinstance(leaf, Axis) or np.ndim(leaf):
@@ -128,7 +138,7 @@ def _count(model: Model, workload: Workload, stage: str, assumptions: Assumption
     """FLOPs of every operator that is no collective, in JAX's default float type."""
     model, workload, spread, formats = as_arrays((model, workload, Parallelism(), Precision()))
     deployment = Deployment(spread, formats, assumptions)
-    ops: tuple[Operator, ...] = forward(model, STEPS[stage](workload, deployment), deployment)
+    ops: tuple[Operator, ...] = forward(model, STEPS[stage](model, workload, deployment), deployment)
     ops = tuple(op for op in ops if op.kind not in COLLECTIVES)
     return FlopCount({op.name: jnp.asarray(op.flops * op.repeats) for op in ops}, {op.name: op.kind for op in ops})
 

@@ -160,24 +160,40 @@ def read_case(
         raise ValueError(f"engine = {engine!r}: must be a gz.Engine(tokens_per_step)")
     engine = Engine() if engine is None else engine
     case = Case(**{what: spec for what, (spec, _) in parts.items()}, speculation=speculation, engine=engine)
+    if stage not in (None, "encode"):
+        refuse_to_generate(case.model, names["model"])
+    if speculation is not None and speculation.draft is not None:
+        refuse_to_generate(speculation.draft, names["draft"])
     if stage is not None:
-        _refuse_headless(case, stage, names["model"])
-        context_limit.warn_beyond(case, names["model"])
+        context_limit.warn_beyond(case, names["model"], stage)
     return case, names
 
 
-def no_head(name: str) -> str:
-    """What is wrong with a model that is asked to generate and has no language model head."""
-    return f"model = {name!r}: has no language model head (lm_head = 0) and generates nothing; use stage='encode'"
+def refuse_to_generate(model: Model, name: str) -> None:
+    """Refuse a model, or a list of models, of which none generates.
 
-
-def _refuse_headless(case: Case, stage: str, name: str) -> None:
-    """Raise ValueError if embedding models alone are asked for a stage that generates."""
-    head = case.model.lm_head
-    if stage == "encode" or head is None or isinstance(head, Tracer):
+    Raises:
+        ValueError: it has no language model head, or sees both ways.
+    """
+    head, both_ways = (_values(x) for x in (model.lm_head, model.bidirectional))
+    if head is not None and np.all(head <= 0):
+        why = "has no language model head (lm_head = 0)"
+    elif both_ways is not None and np.all(both_ways > 0):
+        why = "sees both ways (bidirectional = 1)"
+    elif head is None or both_ways is None or not np.all((head <= 0) | (both_ways > 0)):
         return
-    if np.all(np.asarray(head.values if isinstance(head, Axis) else head) <= 0):
-        raise ValueError(no_head(name or "the model"))
+    else:
+        why = "are embedding models and encoders"
+    name = " ".join(name.split()) or "the model"
+    name = name if len(name) <= 120 else f"{name[:119]}…"
+    raise ValueError(f"model = {name!r}: {why} and generates nothing; use stage='encode'")
+
+
+def _values(number: Any) -> np.ndarray | None:
+    """The values of a number; None where it is absent or only traced."""
+    if number is None or isinstance(number, Tracer):
+        return None
+    return np.asarray(number.values if isinstance(number, Axis) else number)
 
 
 def _refuse_without_module(model: Model, names: list[str]) -> None:

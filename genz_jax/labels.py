@@ -330,7 +330,7 @@ def _attributes(case: Case, names: dict[str, str], question: Question) -> dict[s
             return {name: tree(value) for name, value in fields.items() if value is not None and name != "label"}
         return [tree(item) for item in spec] if isinstance(spec, tuple) else plain(spec)
 
-    beyond = context_limit.beyond(case, names["model"])
+    beyond = context_limit.beyond(case, names["model"], question.stage)
     return {
         **({} if beyond is None else {"context_beyond_maximum": json.dumps(beyond)}),
         "title": f"genz_jax {question.stage}: {names['model']} on {names['platform']}"[:200],

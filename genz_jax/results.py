@@ -121,7 +121,7 @@ class OperatorResult(Result):
 
 
 class StageResult(Result):
-    """Figures of one forward pass: prefill, decode or chunked.
+    """Figures of one forward pass: prefill, decode, encode or chunked.
 
     Latency is that of one micro-batch through all pipeline stages. Where `feasible` is false, times, rates and energy
     are NaN and `reason` says why.
@@ -162,6 +162,7 @@ class EncodeResult(StageResult):
     """Figures of encoding: the whole sequences of a batch, without a cache or a sampled token."""
 
     throughput: Number = figure(units.REQUEST_RATE, "sequences per second")
+    token_throughput: Number | None = figure(units.TOKEN_RATE, "tokens per second", default=None)
 
 
 class DecodeResult(StageResult):

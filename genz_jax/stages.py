@@ -7,6 +7,7 @@ numbers broadcast together. Labels, checks of values and messages to people are 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -361,7 +362,7 @@ def encode(
     """
     inputs = prepare(model, platform, workload, parallelism, precision, assumptions, engine)
     model, _, workload, deployment = inputs
-    return _stage(
+    result = _stage(
         EncodeResult,
         inputs,
         encode_passes(model, workload, deployment),
@@ -369,3 +370,5 @@ def encode(
         completions=workload.batch,
         details=details,
     )
+    tokens = result.throughput * workload.input_tokens
+    return eqx.tree_at(lambda r: r.token_throughput, result, tokens, is_leaf=lambda leaf: leaf is None)

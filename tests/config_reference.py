@@ -26,7 +26,8 @@ def theirs(kind: str, values: dict[str, Any]) -> dict[str, Any]:
     model = counting.build(config, "meta")
     total = sum(parameter.numel() for parameter in model.parameters())
     tied = bool(getattr(config, "tie_word_embeddings", False))
-    if not hasattr(model, "lm_head") and not hasattr(model, "embed_out") and not tied:
+    bare = not hasattr(model, "lm_head") and not hasattr(model, "embed_out")
+    if bare and not tied and config.model_type not in counting.ENCODERS:
         total += config.vocab_size * config.hidden_size  # of text parts that transformers has without a head
     words, told = cache_utils.get_layer_types_and_kwargs(config)
     words = ["sliding_attention" if word == "chunked_attention" else word for word in words]
@@ -65,7 +66,9 @@ def ours(file: Path) -> dict[str, Any]:
         shared = float(m.local_attention.shared_kv_layers)
         kinds["sliding_attention"] += float(m.local_attention.layers) - shared
         kinds["dummy"] += shared
-        windows = [float(m.local_attention.window)] if m.local_attention.layers > shared else []
+        seen = float(m.local_attention.window)
+        seen = seen // 2 if m.bidirectional else seen  # of a window to both sides transformers has one
+        windows = [seen] if m.local_attention.layers > shared else []
     if m.latent_attention is not None:
         kinds["full_attention" if m.latent_attention.indexer is None else "indexed_attention"] += float(
             m.latent_attention.layers

@@ -13,6 +13,9 @@ flop_counter = pytest.importorskip("torch.utils.flop_counter")
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 """Last words of the names of modules with attention."""
 
+ENCODERS = ("bert", "roberta", "xlm-roberta", "modernbert")
+"""Architectures that are counted without a head, which transformers has decoders of too."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
@@ -34,7 +37,7 @@ def build(config: Any, device: str) -> Any:
     config._experts_implementation = config._attn_implementation = "eager"
     classes = transformers.models.auto.modeling_auto
     with torch.device(device):
-        if type(config) in classes.MODEL_FOR_CAUSAL_LM_MAPPING:
+        if type(config) in classes.MODEL_FOR_CAUSAL_LM_MAPPING and config.model_type not in ENCODERS:
             model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         elif type(config) in classes.MODEL_MAPPING:
             model = transformers.AutoModel.from_config(config, attn_implementation="eager")

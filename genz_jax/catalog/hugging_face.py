@@ -10,6 +10,7 @@ from genz_jax import context_limit
 from genz_jax.catalog import other_files
 from genz_jax.catalog.config import Config, refusal, shown
 from genz_jax.catalog.config_classes import ConfigClass, config_class
+from genz_jax.catalog.embedding_models import as_embedding_model, file_name
 from genz_jax.catalog.model_classes import check_models
 from genz_jax.catalog.readers import READERS
 from genz_jax.fields import Label, near
@@ -49,35 +50,17 @@ def read_model(path_or_id: str | os.PathLike[str]) -> Model:
             impossible, or a feature that the parts of a `Model` do not express.
     """
     file = _config_file(path_or_id)
-    c = read_config(str(path_or_id), other_files.as_config(file, str(path_or_id), _read_json(file)))
+    values = other_files.as_config(file, str(path_or_id), _read_json(file))
+    c = read_config(str(path_or_id), values)
+    names = Config(str(path_or_id), values).names("architectures")
     kind = c.get("model_type")
     by_layer = c.get("per_layer_config") and kind not in _BY_LAYER
     c.refuse(by_layer, "per_layer_config: layers of different sizes")
     model = READERS[kind](c)
-    model = _without_head(model, c, file)
+    model = as_embedding_model(model, c, names, file)
     modules = 0 if not c.flag("use_mtp", True) else c.size(*_MTP_KEYS, default=0, least=0)
-    name = file.parent.name if file.name == "config.json" and file.parent.name else file.stem
-    label = Label(name.removesuffix("_config"), max_context=context_limit.of_config(c.values))
+    label = Label(file_name(file), max_context=context_limit.of_config(c.values))
     return model.replace(mtp_layers=modules, label=label)
-
-
-def _without_head(model: Model, c: Config, file: Path) -> Model:
-    """The model as an embedding model, where its class has no language model head or its files are one's.
-
-    Classes of transformers that end in Model are bare; `…ForSequenceClassification` has a row for each label in the
-    head's place. Sentence Transformers put `modules.json` beside the config, and checkpoints of embedding models that
-    keep the name of a causal class have "embed" in theirs.
-    """
-    names = c.names("architectures")
-    bare = any(name.endswith("Model") and not name.endswith("LMHeadModel") for name in names)
-    scores = any(name.endswith("ForSequenceClassification") for name in names)
-    named = "embed" in f"{file.parent.name}/{file.stem}".lower()
-    if not (bare or scores or named or (file.parent / "modules.json").is_file()):
-        return model
-    labels = c.get("id2label")
-    rows = len(labels) if isinstance(labels, Mapping) else c.size("num_labels", default=2)
-    more = rows * model.hidden_size if scores else 0.0
-    return model.replace(lm_head=0.0, head_biases=0.0, other_parameters=model.other_parameters + more)
 
 
 def read_config(where: str, values: Mapping[str, Any]) -> Config:

@@ -123,7 +123,7 @@ def _print_json(asked: "Asked", result: "Result", held: "Fit | None", breakdown:
         tree["figures"]["compute_format"]["value"] = None
     if held is not None:
         tree["fit"] = _fit_json(held)
-    if (beyond := context_limit.beyond(case, case.model.name)) is not None:
+    if (beyond := context_limit.beyond(case, case.model.name, asked.stage)) is not None:
         tree["context_beyond_maximum"] = beyond
     if breakdown:
         tree["breakdown"] = {
@@ -183,7 +183,8 @@ def _headline(asked: "Asked") -> str:
     if asked.stage != "chunked":
         parts.append(f"batch {float(load.batch):g}")
         parts += [f"{float(load.beams):g} beams"] if float(load.beams) > 1 else []
-        parts.append(f"{float(load.input_tokens):,.0f} + {float(load.output_tokens):,.0f} tokens")
+        output = "" if asked.stage == "encode" else f" + {float(load.output_tokens):,.0f}"
+        parts.append(f"{float(load.input_tokens):,.0f}{output} tokens")
     if case.speculation is not None:
         speculation = case.speculation
         drafts = "multi-token prediction" if speculation.draft is None else speculation.draft.name

@@ -111,8 +111,9 @@ def sweep(
             that of each model's checkpoint, else bf16.
         speculation: the draft model and its use, for the speculative stages and for requests.
         engine: what bounds a forward pass; by default `gz.Engine()`.
-        stage: request (TTFT, TPOT, end to end), prefill, decode, chunked, memory (what is needed, and the largest batch
-            and the longest context that fit), speculative_prefill, speculative_decode.
+        stage: request (TTFT, TPOT, end to end), prefill, decode, encode (embeddings of whole sequences), chunked,
+            memory (what is needed, and the largest batch and the longest context that fit), speculative_prefill,
+            speculative_decode.
         assumptions: "default", "genz", or a `gz.Assumptions`.
         figures: names of the figures wanted, by default all that the stage itself has. Fewer are faster. Those of the
             two stages of a request can be asked for as `prefill_…` and `decode_…`.

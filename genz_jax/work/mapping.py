@@ -3,7 +3,7 @@
 import enum
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int8
+from jaxtyping import Array, Bool, Int8
 
 from genz_jax.fields import Number
 from genz_jax.specs import Model, Workload
@@ -42,7 +42,7 @@ REASONS = {
     Reason.dp_beyond_batch: "more data parallel replicas than requests",
     Reason.cp_beyond_tokens: "more context parallel ranks than prompt tokens",
     Reason.cached_beyond_prompt: "all of the prompt is cached, but prefill runs at least its last token",
-    Reason.no_head: "an embedding model has no language model head to generate with",
+    Reason.no_head: "an embedding model or encoder generates nothing; its stage is encode",
     Reason.chunks_do_not_agree: "a chunk without tokens or KV length, or prompts that do not divide their sequences",
 }
 
@@ -60,6 +60,13 @@ def _uneven(size: Number, parts: Number) -> Number:
     return jnp.floor(size / parts) * parts != size
 
 
+def generates_nothing(model: Model) -> Bool[Array, "..."]:
+    """Whether a model only encodes: without a language model head, or with tokens that see those after them too."""
+    headless = False if model.lm_head is None else model.lm_head <= 0
+    both_ways = False if model.bidirectional is None else model.bidirectional > 0
+    return jnp.logical_or(headless, both_ways)
+
+
 def mapping_reason(
     model: Model, deployment: Deployment, workload: Workload | None = None, encodes: bool = False
 ) -> Int8[Array, "..."]:
@@ -71,7 +78,7 @@ def mapping_reason(
     model itself is at fault where its key-value heads do not divide its query heads, or top_k exceeds the experts.
     Every data parallel replica needs a request and every context parallel rank a token of the prompt; iterations of
     chunked prefill are free of these two rules, since each replica runs one. Of a cached prompt at least the last
-    token is left to run. A model without a language model head only encodes.
+    token is left to run. A model without a language model head, or one that sees both ways, only encodes.
     """
     ranks, parallelism = deployment.ranks, deployment.parallelism
     even = deployment.assumptions.even_sharding
@@ -112,9 +119,8 @@ def mapping_reason(
         if workload.cached_tokens is not None:
             cached = workload.cached_tokens >= workload.input_tokens
     chunks = False if workload is None else _chunks_disagree(workload)
-    headless = False if encodes or model.lm_head is None else model.lm_head <= 0
     return first_reason(
-        (headless, Reason.no_head),
+        (False if encodes else generates_nothing(model), Reason.no_head),
         (groups, Reason.kv_heads_not_divisible),
         (greedy, Reason.top_k_beyond_experts),
         (heads, Reason.heads_not_divisible),

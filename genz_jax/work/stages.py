@@ -1,4 +1,4 @@
-"""Forward passes of a model: prefill, decode, chunked prefill, and the verification of speculative decoding."""
+"""Forward passes of a model: prefill, encoding, decode, chunked prefill, and verification of speculative decoding."""
 
 from typing import Any
 

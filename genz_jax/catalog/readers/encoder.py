@@ -42,5 +42,16 @@ def _modernbert(c: Config) -> Model:
     return make_model(c, True, attention, read_ffn(c, bias=c.flag("mlp_bias")), **ENCODER)
 
 
-READERS = {**dict.fromkeys(("bert", "roberta", "xlm-roberta"), _bert), "modernbert": _modernbert}
+def _llama(c: Config) -> Model:
+    """Llama that sees both ways, as in Llama-Embed-Nemotron (arXiv 2511.07025), with a config class of its own."""
+    bias = c.flag("attention_bias")
+    attention = read_attention(c, qkv_bias=bias, out_bias=bias)
+    return make_model(c, False, attention, read_ffn(c, bias=c.flag("mlp_bias")), **ENCODER)
+
+
+READERS = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta"), _bert),
+    "modernbert": _modernbert,
+    "llama_bidirec": _llama,
+}
 """Reader of each encoder, by the config's `model_type`."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from genz_jax.catalog.config import Config
+from genz_jax.catalog.embedding_models import sees_both_ways
 from genz_jax.catalog.readers.encoder import ENCODER
 from genz_jax.catalog.readers.parts import (
     FULL,
@@ -20,23 +21,17 @@ from genz_jax.specs import FFN, Attention, LayerEmbedding, Model, Projection, Re
 
 def _gemma(c: Config) -> Model:
     bias = c.flag("attention_bias")
-    _one_direction(c)
     no_windows(c)
     return make_model(c, True, read_attention(c, qkv_bias=bias, out_bias=bias), read_ffn(c))
 
 
-def _both_ways(c: Config) -> bool:
-    """Whether it is an encoder, as EmbeddingGemma (arXiv 2509.20354)."""
-    return c.get("use_bidirectional_attention") in (True, "all")
-
-
-def _one_direction(c: Config) -> None:
-    c.refuse(_both_ways(c), "use_bidirectional_attention: an encoder, whose windows look ahead")
+def _window(c: Config, window: int) -> int:
+    """Tokens that a query sees: of an encoder, as EmbeddingGemma (arXiv 2509.20354), half of them to each side."""
+    return 2 * (window // 2) + 1 if sees_both_ways(c) else window
 
 
 def _gemma2(c: Config) -> Model:
     bias = c.flag("attention_bias")
-    _one_direction(c)
     return make_model(
         c,
         True,
@@ -50,21 +45,21 @@ def _gemma3(c: Config) -> Model:
     if not c.has("layer_types"):
         c.expect("_sliding_window_pattern", every)
     windows = read_windows(c, every=every)
-    if windows and _both_ways(c):  # half of the window to each side
-        windows["window"] = 2 * (windows["window"] // 2) + 1
+    if windows:
+        windows["window"] = _window(c, windows["window"])
     attention = read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="head", norms=2, **windows)
-    return make_model(c, True, attention, read_ffn(c, norms=2), **(ENCODER if _both_ways(c) else {}))
+    return make_model(c, True, attention, read_ffn(c, norms=2), **(ENCODER if sees_both_ways(c) else {}))
 
 
 def _gemma4(c: Config) -> Model:
     bias, layers, hidden = c.flag("attention_bias"), c.size("num_hidden_layers"), c.size("hidden_size")
-    _one_direction(c)
     kinds = attention_kinds(c, [(i + 1) % 6 != 0 for i in range(layers)])
     kinds[-1] = FULL
     whole, heads, shared = kinds.count("full_attention"), c.size("num_attention_heads"), kv_sharing(c, kinds)
     c.refuse(bias and sum(shared.values()), "attention_bias with num_kv_shared_layers")
+    window = _window(c, c.size("sliding_window"))
     parts = read_attention(
-        c, qkv_bias=bias, out_bias=bias, qk_norm="head", norms=2, local=layers - whole, window=c.size("sliding_window")
+        c, qkv_bias=bias, out_bias=bias, qk_norm="head", norms=2, local=layers - whole, window=window
     )
     if "local_attention" in parts:
         local = parts["local_attention"]
@@ -84,6 +79,7 @@ def _gemma4(c: Config) -> Model:
     own, extra = _layer_embedding(c)
     wide = c.flag("use_double_wide_mlp") * sum(shared.values())
     ffn = FFN(layers, c.size("intermediate_size") * (layers + wide) / layers, norms=2 + bool(own))
+    extra |= ENCODER if sees_both_ways(c) else {}
     return make_model(c, True, parts, {"ffn": ffn}, experts, own, **extra)
 
 
@@ -148,9 +144,10 @@ def _global_heads(c: Config, kinds: list[str]) -> tuple[int, int]:
         own = kv_heads if not c.flag("attention_k_eq_v") else c.size("num_global_key_value_heads", default=kv_heads)
         return c.size("global_head_dim", default=512), own
     given = c.part("per_layer_config").values if c.has("per_layer_config") else {}
-    whole = {str(i) for i, kind in enumerate(kinds) if kind == FULL}
+    whole = {i for i, kind in enumerate(kinds) if kind == FULL}
     first = next(iter(given.values()), {})
-    same = set(given) == (whole if first else set()) and all(values == first for values in given.values())
+    places = {int(key) if str(key).isdecimal() else key for key in given}  # newer versions write 05 for 5
+    same = places == (whole if first else set()) and all(values == first for values in given.values())
     known = isinstance(first, dict) and not set(first) - {"head_dim", "num_key_value_heads"}
     c.refuse(not same or not known, "per_layer_config that is not one head_dim and num_key_value_heads of full layers")
     told = Config(f"{c.where}, per_layer_config", first)
