@@ -23,13 +23,18 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line."""
-    for name in _SIGNALS:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop)
-    from genz_jax.cli import run
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        from genz_jax.cli import run
 
-    run()
+        run()
+    finally:
+        # All is written; the interpreter gives signals back their default while it ends, and would be killed by one.
+        for number in taken:
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ from genz_jax.specs import (
     Projection as Projection,
     Rates as Rates,
     ResidualStreams as ResidualStreams,
+    ShortConvolution as ShortConvolution,
     SparseAttention as SparseAttention,
     Speculation as Speculation,
     Workload as Workload,

@@ -200,6 +200,16 @@ class LinearAttention(Spec):
 # --------------------------------------------------------------------------------------------- feed-forward layers
 
 
+class ShortConvolution(Spec):
+    """Gated short convolutions in place of attention (LFM 2, arXiv 2511.23404): out(C · conv(B · x))."""
+
+    layers: Number = number(units.ONE, "layers of this kind", rule=COUNT, limits=sense.LAYERS)
+    channels: Number = number(units.ONE, "channels of the convolution", rule=WHOLE)
+    d_conv: Number = number(units.ONE, "width of the causal convolution", rule=WHOLE)
+    norms: Number = number(units.ONE, "norm vectors of model width", 1, rule=COUNT, keyword=True)
+    biases: Number = number(units.ONE, "elements of biases", 0, rule=COUNT, keyword=True)
+
+
 class FFN(Spec):
     """Dense feed-forward layers. Where their inner sizes differ, the mean gives the same parameters and FLOPs."""
 
@@ -330,6 +340,7 @@ class Model(Spec):
     ssd: SSD | None = None
     delta_net: DeltaNet | None = None
     linear_attention: LinearAttention | None = None
+    short_convolution: ShortConvolution | None = None
     ffn: FFN | None = None
     moe: MoE | None = None
     layer_embedding: LayerEmbedding | None = None

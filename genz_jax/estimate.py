@@ -111,6 +111,7 @@ def refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assum
             *((kind, "heads") for kind in ("latent_attention", "compressed_attention", "ssd", "linear_attention")),
             ("ssm", "d_inner"),
             ("delta_net", "value_heads"),
+            ("short_convolution", "channels"),
         ]
         sizes = [
             f"{part}.{size} = {float(getattr(getattr(model, part), size)):g}"

@@ -127,7 +127,7 @@ def read_case(
         precision_: one or several; by default that of the model's checkpoint, along the models where theirs differ.
         speculation: the draft model and its use, for the speculative stages.
         engine: what bounds a pass of prefill; by default `Engine()`.
-        stage: what is asked, to refuse models that cannot do it.
+        stage: what is asked, to refuse models that cannot do it and warn of contexts beyond them.
 
     Returns:
         The case, whose lists have become axes, and what to call its parts.
@@ -164,7 +164,8 @@ def read_case(
         refuse_to_generate(case.model, names["model"])
     if speculation is not None and speculation.draft is not None:
         refuse_to_generate(speculation.draft, names["draft"])
-    context_limit.warn_beyond(case, names["model"], stage)
+    if stage is not None:
+        context_limit.warn_beyond(case, names["model"], stage)
     return case, names
 
 

@@ -7,7 +7,7 @@ import functools
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -330,7 +330,7 @@ def _attributes(case: Case, names: dict[str, str], question: Question) -> dict[s
             return {name: tree(value) for name, value in fields.items() if value is not None and name != "label"}
         return [tree(item) for item in spec] if isinstance(spec, tuple) else plain(spec)
 
-    beyond = context_limit.beyond(case, question.stage)
+    beyond = context_limit.beyond(case, names["model"], question.stage)
     return {
         **({} if beyond is None else {"context_beyond_maximum": json.dumps(beyond)}),
         "title": f"genz_jax {question.stage}: {names['model']} on {names['platform']}"[:200],
@@ -342,6 +342,11 @@ def _attributes(case: Case, names: dict[str, str], question: Question) -> dict[s
         "jax_version": jax.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def joined(datasets: Sequence[xr.Dataset], dim: str) -> xr.Dataset:
+    """Datasets with the same variables, one after another along a dimension that all variables have."""
+    return xr.concat(datasets, dim, data_vars="minimal", coords="minimal", compat="override", combine_attrs="override")
 
 
 def words(codes: Any) -> Any:

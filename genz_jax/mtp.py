@@ -19,6 +19,7 @@ MIXERS = (
     "linear_attention",
     "ssd",
     "ssm",
+    "short_convolution",
 )
 """Parts that mix tokens; a module has the first of them that the model has."""
 

@@ -22,6 +22,7 @@ from genz_jax.specs import (
     LinearAttention,
     Model,
     MoE,
+    ShortConvolution,
     SparseAttention,
 )
 
@@ -130,6 +131,7 @@ def _layers(model: Model) -> dict[str, Number]:
     attention = attention + _compressed_attention(model.compressed_attention, hidden)
     ssm = _ssm(model.ssm, hidden) + _ssd(model.ssd, hidden) + _delta_net(model.delta_net, hidden)
     ssm = ssm + _linear_attention(model.linear_attention, hidden)
+    ssm = ssm + _short_convolution(model.short_convolution, hidden)
     experts, active, shared, router = _moe(model.moe, hidden)
     return {
         "attention": attention,
@@ -243,6 +245,11 @@ def _linear_attention(part: LinearAttention | None, hidden: Number) -> Number:
     return 0.0 if part is None else part.layers * 5.0 * hidden * part.heads * part.head_dim
 
 
+def _short_convolution(part: ShortConvolution | None, hidden: Number) -> Number:
+    """Projections to the input and its two gates, the convolution, and the output projection."""
+    return 0.0 if part is None else part.layers * (part.channels * (4.0 * hidden + part.d_conv) + part.biases)
+
+
 def _ffn(part: FFN | None, hidden: Number) -> Number:
     if part is None:
         return 0.0
@@ -284,6 +291,8 @@ def _norms(model: Model) -> Number:
     for part in (model.ssm, model.ssd, model.linear_attention):
         if part is not None:
             total = total + part.layers * (part.norms * hidden + part.inner_norms)
+    if (short := model.short_convolution) is not None:
+        total = total + short.layers * short.norms * hidden
     if (net := model.delta_net) is not None:
         total = total + net.layers * (net.norms * hidden + net.value_head_dim)
     if model.ffn is not None:

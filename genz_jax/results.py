@@ -65,6 +65,12 @@ class Result(eqx.Module):
         return self.words("bound_code")
 
     @property
+    def idle(self) -> bool:
+        """Whether this is a single point that does not run, and so waits for nothing."""
+        waits_for = getattr(self, "bound_code", None)
+        return waits_for is not None and np.ndim(waits_for) == 0 and int(waits_for) == Bound.none
+
+    @property
     def reason(self) -> Any:
         """Why there are no figures, or `feasible`."""
         return self.words("reason_code")
@@ -86,6 +92,8 @@ class Result(eqx.Module):
                 text = f"array of shape {array.shape}"
             elif "codes" in meta:
                 text = meta["codes"](int(array)).name
+                if self.idle and meta["codes"] in (Bound, Format):
+                    text = "–"
                 if meta["codes"] is Reason and int(array):
                     text += f": {REASONS[Reason(int(array))]}"
             elif array.dtype == bool:

@@ -405,7 +405,7 @@ BAD = [
     ((), "unknown-command"),
     (("estimate", "-p", "H100-SXM"), "--model"),
     ((*ESTIMATE, "--colour", "red"), "--colour"),
-    (("estimate", "-m", "llama-3.1-7b", "-p", "H100-SXM"), "llama-3.1-70b"),
+    (("estimate", "-m", "llama-3.1-7b", "-p", "H100-SXM"), "llama-3.1-8b"),
     (("estimate", "-m", "llama-3.1-8b", "-p", "H1000"), "H1000"),
     (("estimate", "-m", "llama-3.1-8b,mixtral-8x7b", "-p", "H100-SXM"), "sweep"),
     ((*ESTIMATE, "-w", "chatt"), "chat"),

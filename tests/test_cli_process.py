@@ -15,7 +15,8 @@ import genz_jax as gz
 ROOT = Path(gz.__file__).parent.parent
 COMMAND = [sys.executable, "-m", "genz_jax_main"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-SWEEP = ["sweep", "-m", "gpt2", "-p", "H100-SXM", "--axis", "mem_bw=1TB/s:9TB/s:50", "--figures", "tpot"]
+SWEEP = ["sweep", "-m", "gpt2", "-p", "H100-SXM", "--axis", "mem_bw=1TB/s:9TB/s:50", "--input", "500"]
+SWEEP += ["--figures", "tpot"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full, signals and limits of a process")
 

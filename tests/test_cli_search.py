@@ -74,6 +74,22 @@ def test_where_nothing_runs_it_says_what_would():
     assert "does_not_fit" in shown.stdout
 
 
+def test_where_nothing_meets_the_limits_the_status_is_1_and_the_limit_is_told():
+    shown = run(f"{ASK} --slo tpot=1us --slo ttft=100s")
+    assert shown.exit_code == 1
+    (told,) = [line for line in shown.stdout.splitlines() if line.startswith("no candidate meets")]
+    assert "has tpot " in told
+    assert "at most 1 µs" in told
+    assert "ttft" not in told
+    assert len(told) <= 300
+    found = run(f"{ASK} --slo tpot=1us --json")
+    assert found.exit_code == 1
+    tree = json.loads(found.stdout)
+    closest = tree["closest"]["figures"]["tpot"]["value"]
+    assert tree["misses"] == {"tpot": {"value": closest, "limit": 1e-6}}
+    assert run(f"{ASK} --slo tpot=1s --json").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

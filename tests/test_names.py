@@ -166,6 +166,27 @@ def test_other_sizes_are_refused_and_hints_are_of_the_family(name):
     if "did you mean " in text:
         hinted = text.split("did you mean ")[1].split("?")[0].split(", ")
         assert {names.family(hint) for hint in hinted} == {names.family(name)}
+        assert len(hinted) <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("llama-3-400b", "llama-3.1-405b"),
+        ("llama-3.1-7b", "llama-3.1-8b"),
+        ("lama-3-8b", "llama-3-8b"),
+        ("qwen3-33b", "qwen3-32b"),
+        ("falcon-50b", "falcon-40b"),
+        ("gemma-2-30b", "gemma-2-27b"),
+        ("gpt-oss-200b", "gpt-oss-120b"),
+        ("deepsek-v3", "deepseek-v3"),
+    ],
+)
+def test_the_first_hint_is_nearest_in_generation_and_size(name, first):
+    lists = {model: gz.about("model", model).aliases for model in gz.models()}
+    hints = names.nearest(name, lists)
+    assert hints[0] == first
+    assert len({names.family(hint) for hint in hints}) == 1
 
 
 @pytest.mark.parametrize(("name", "entry"), DRIVER_NAMES.items())

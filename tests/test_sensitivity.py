@@ -176,7 +176,7 @@ def test_every_number_of_a_platform_has_a_place():
     platform = chip(offload_bw="100 GB/s")
     listed = {one.name for one in parameters(platform)}
     assert len(listed) == len(parameters(platform))
-    whole = [path for path in platform.paths() if path.endswith("size")]
+    whole = [path for path in platform.paths() if path.endswith(("size", "topology"))]
     assert len(listed) == len(platform.paths()) - len(whole)
     for one in parameters(platform):
         leaf = float(jax.tree.leaves(platform)[one.place])

@@ -8,6 +8,8 @@ import tomllib
 from importlib import resources
 from typing import Any
 
+import equinox as eqx
+
 from genz_jax import units
 from genz_jax.catalog import checkpoints, hugging_face, names, quantized_names
 from genz_jax.catalog.tables import build, check_keys, parts_of
@@ -29,7 +31,7 @@ _MTP_NUMBERS = ("mtp_layers", "mtp_dense", "mtp_local")
 _MODEL_KEYS = {"tied_embeddings", "projections", *_MODEL_NUMBERS, *_MTP_NUMBERS, *_PARTS}
 _MODEL_NOTES = {"aliases", "source", "parameters", "active_parameters", "max_context", "precision", "checkpoints"}
 _PLATFORM_KEYS = {"power", "mem_capacity", "mem_bw", "flops", "network"}
-_PLATFORM_NOTES = {"aliases", "vendor", "year", "kind", "source", "notes", "onchip_capacity"}
+_PLATFORM_NOTES = {"aliases", "vendor", "year", "kind", "source", "notes", "onchip_capacity", "price"}
 _RUNTIME = "0.3 GiB"  # context and workspaces of a GPU's libraries: what vLLM logs beside tensors (docs/memory.md)
 _WORKLOAD_KEYS = {"batch", "beams", "input_tokens", "output_tokens"}
 _WORKLOAD_NOTES = {"aliases", "source", "ttft", "tpot"}
@@ -231,6 +233,34 @@ def _platform(name: str) -> Platform:
             label=Label(name),
         )
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ListPrice:
+    """What a provider asked for an hour of a device, on demand.
+
+    Attributes:
+        usd_per_hour: the price in $.
+        provider: who asked it.
+        date: when it was read.
+        source: where it stands.
+    """
+
+    usd_per_hour: float
+    provider: str
+    date: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"list price of {self.usd_per_hour:.2f} $ per device and hour, {self.provider}, {self.date}"
+
+
+def list_price(platform: Platform) -> ListPrice | None:
+    """The list price of a platform of the catalogue; None where none is known, or its numbers were changed."""
+    entry = _entries(*_PLATFORMS).get(platform.name)
+    if entry is None or "price" not in entry or not eqx.tree_equal(platform, _platform(platform.name)):
+        return None
+    return ListPrice(**entry["price"])
 
 
 def workload(name: str) -> Workload:

@@ -13,6 +13,7 @@ ALIASES = {
     "deepseek_ref": "deepseek_v4",
     "kimi_k2": "deepseek_v3",
     "mimo": "qwen2",
+    "mimo_v2": "mimo_v2_flash",
     "minimax_m3": "minimax_m3_vl_text",
 }
 """Architectures whose published config class has the keys and defaults of one that transformers has."""

@@ -49,7 +49,8 @@ def as_embedding_model(model: Model, c: Config, architectures: list[str], file: 
     c.refuse(sees_both_ways(c) and generates, "use_bidirectional_attention: a decoder whose prompts look ahead")
     named = _NAMED.search(file_name(file)) or (file.parent / "modules.json").is_file()
     if sees_both_ways(c) and not model.bidirectional:
-        states = (model.ssm, model.ssd, model.delta_net, model.linear_attention, model.sparse_attention)
+        kinds = ("ssm", "ssd", "delta_net", "linear_attention", "short_convolution", "sparse_attention")
+        states = [getattr(model, kind) for kind in kinds]
         c.refuse(model.local_attention is not None, "windows of a decoder that sees both ways")
         c.refuse(any(part is not None for part in states), "states of a decoder that sees both ways")
         model = model.replace(bidirectional=1.0, lm_head=0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genz_jax import context_limit
+from genz_jax.catalog import other_files
 from genz_jax.catalog.config import Config, refusal, shown
 from genz_jax.catalog.config_classes import ConfigClass, config_class
 from genz_jax.catalog.embedding_models import as_embedding_model, file_name
@@ -23,6 +24,9 @@ _MTP_KEYS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layer
 
 _BY_LAYER = ("gemma4_text", "step3p5", "step3p7")
 """Architectures whose readers know what their `per_layer_config` says."""
+
+_FLAT = ("qwen2_vl", "qwen2_5_vl")
+"""Wholes that were published with the keys of their text part beside those of the image's."""
 
 _TEXT_KEYS = ("text_config", "llm_config", "language_config")
 
@@ -46,7 +50,7 @@ def read_model(path_or_id: str | os.PathLike[str]) -> Model:
             impossible, or a feature that the parts of a `Model` do not express.
     """
     file = _config_file(path_or_id)
-    values = _read_json(file)
+    values = other_files.as_config(file, str(path_or_id), _read_json(file))
     c = read_config(str(path_or_id), values)
     names = Config(str(path_or_id), values).names("architectures")
     kind = c.get("model_type")
@@ -80,12 +84,12 @@ def read_config(where: str, values: Mapping[str, Any]) -> Config:
         where, inner = part.where, _tied_as_whole(part, outer, whole)
         kind = _text_kind(part.values.get("model_type"), kind, whole)
     elif whole is not None and whole.text is not None:
-        if kind not in READERS:
+        if kind not in READERS and kind not in _FLAT:
             raise refusal(where, f"no text_config; {kind!r} has its language model there")
         kind = whole.text  # published with the keys of its text part in the whole
     names = outer.names("architectures")
     if not isinstance(kind, str) or kind not in READERS:
-        hint = near(str(kind), READERS) or "; all that are known: docs/families.md"
+        hint = (near(kind, READERS) if isinstance(kind, str) else "") or "; all that are known: docs/families.md"
         named = ", ".join(names) or "no architecture"
         raise refusal(where, f"the architecture {shown(kind)} ({shown(named)}) is not known{hint}")
     known = config_class(kind)

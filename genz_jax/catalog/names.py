@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -97,18 +98,56 @@ def family(name: str) -> str:
     return letters.group() if letters else first
 
 
-def nearest(name: str, spellings: Mapping[str, Iterable[str]], most: int = 4) -> list[str]:
-    """Entries with a spelling near to a name, of the same family, the nearest first."""
+_SIZE = re.compile(r"(?<![a-z\d.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z\d])")
+_OTHER_GENERATION, _OTHER_SIZE = 0.5, 1.0
+"""Distances of names beside the logarithm of the ratio of their sizes."""
+
+
+def _parts(name: str) -> tuple[str, float | None]:
+    """What stands before the size in a name, and that size: `llama-3.1` and 8e9 of "meta-llama/Llama-3.1-8B"."""
+    text = re.sub(r"[\s_]+", "-", plain(name).lower()).rsplit("/", 1)[-1]
+    found = _SIZE.search(text)
+    if found is None:
+        return text, None
+    times, number, unit = found.groups()
+    size = float(number) * float(times or 1) * {"b": 1e9, "m": 1e6}[unit]
+    return text[: found.start()].strip("-"), size or None
+
+
+def _distance(wanted: str, spelling: str) -> float:
+    """How far a spelling is from a name of its family: by generation, by size, and last by letters."""
+    (stem, size), (other_stem, other_size) = _parts(wanted), _parts(spelling)
+    generation, other = (re.search(r"\d+", text) for text in (stem, other_stem))
+    same = (generation and generation.group()) == (other and other.group())
+    far = 0.0 if stem == other_stem else _OTHER_GENERATION * (1 if same else 2)
+    if size is not None and other_size is not None:
+        far += abs(math.log(size / other_size))
+    elif size != other_size:
+        far += _OTHER_SIZE
+    ours, theirs = (forms(plain(text))[0][0] for text in (wanted, spelling))
+    unlike = 1.0 - difflib.SequenceMatcher(None, ours, theirs).ratio()
+    # Without sizes to compare the letters are all there is.
+    return far + unlike * (0.1 if size is not None else 2.0)
+
+
+def nearest(name: str, spellings: Mapping[str, Iterable[str]], most: int = 3) -> list[str]:
+    """Entries of the family of a name, those nearest in generation and size first.
+
+    Only where no family has that name may it be a misspelling of another one.
+    """
     if not name.strip() or len(name) > LONGEST:
         return []
-    wanted, kin = forms(plain(name))[0][0], family(plain(name))
-    scored: dict[str, float] = {}
+    kin = family(plain(name))
+    alike: dict[str, float] = {}
+    far: dict[str, float] = {}
     for entry, others in spellings.items():
         for spelling in (entry, *others):
             likeness = difflib.SequenceMatcher(None, kin, family(spelling)).ratio()
             if likeness >= 0.75:
-                score = difflib.SequenceMatcher(None, wanted, forms(spelling)[0][0]).ratio() + 2 * (likeness == 1)
-                scored[entry] = max(scored.get(entry, 0.0), score)
-    least = 2.0 if scored and max(scored.values()) >= 2 else 0.6
-    close = [entry for entry, score in scored.items() if score >= least]
-    return sorted(close, key=lambda entry: -scored[entry])[:most]
+                alike[entry] = max(alike.get(entry, 0.0), likeness)
+                far[entry] = min(far.get(entry, math.inf), _distance(name, spelling))
+    if not alike:
+        return []
+    least = max(alike.values())
+    close = [entry for entry, likeness in alike.items() if likeness == least]
+    return sorted(close, key=lambda entry: far[entry])[:most]

@@ -16,7 +16,7 @@ def _matching(what: str, names: list[str], pattern: str) -> dict[str, Any]:
         ValueError: none matches.
     """
     from genz_jax import catalog
-    from genz_jax.fields import near
+    from genz_jax.catalog.names import nearest
 
     wanted = pattern.lower() if any(c in pattern for c in "*?") else f"*{pattern.lower()}*"
     entries = {name: catalog.about(what, name) for name in names}
@@ -29,7 +29,9 @@ def _matching(what: str, names: list[str], pattern: str) -> dict[str, Any]:
         )
     }
     if not found:
-        raise ValueError(f"PATTERN = {pattern!r}: no {what} matches{near(pattern, entries)}")
+        close = nearest(pattern, {name: entry.aliases for name, entry in entries.items()})
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ValueError(f"PATTERN = {pattern!r}: no {what} matches{hint}")
     return found
 
 

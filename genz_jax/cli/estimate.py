@@ -10,6 +10,7 @@ from genz_jax.cli import options as o
 
 if TYPE_CHECKING:
     from genz_jax.cli.cases import Asked
+    from genz_jax.explore.fit import Fit
     from genz_jax.results import Result
 
 EXAMPLES = """\b
@@ -70,7 +71,7 @@ def estimate(
     from genz_jax import estimate as evaluate
     from genz_jax.cli import cases
     from genz_jax.context_limit import ContextWarning
-    from genz_jax.explore.fit import Fit, fit
+    from genz_jax.explore.fit import fit
     from genz_jax.explore.sweep import ask
 
     for what in ("model", "platform", "workload", "precision"):
@@ -118,9 +119,11 @@ def _print_json(asked: "Asked", result: "Result", held: "Fit | None", breakdown:
         "assumptions": asked.assumptions,
         "figures": {name: show.figure_json(*pair) for name, pair in figures.items()},
     }
+    if result.idle and "compute_format" in tree["figures"]:
+        tree["figures"]["compute_format"]["value"] = None
     if held is not None:
         tree["fit"] = _fit_json(held)
-    if (beyond := context_limit.beyond(case, asked.stage)) is not None:
+    if (beyond := context_limit.beyond(case, case.model.name, asked.stage)) is not None:
         tree["context_beyond_maximum"] = beyond
     if breakdown:
         tree["breakdown"] = {
@@ -153,7 +156,7 @@ def _print_tables(asked: "Asked", result: "Result", held: "Fit | None", breakdow
     show.line()
     rows = []
     for name, (value, meta) in result.figures().items():
-        text = show.figure_text(value, meta)
+        text = "–" if result.idle and name == "compute_format" else show.figure_text(value, meta)
         why = name == "reason" and text != Reason.feasible.name
         rows.append((name, text, REASONS[Reason[text]] if why else meta["long_name"]))
     show.table("", [("figure", "left"), ("value", "right"), ("meaning", "left")], rows)

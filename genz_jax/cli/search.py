@@ -61,7 +61,10 @@ def search(
         str | None, typer.Option(metavar="FIGURE", help="What decides [default: throughput_per_device].")
     ] = None,
     cost: Annotated[
-        float | None, typer.Option(metavar="USD", help="Price of a device for an hour [default: by the cost model].")
+        float | None,
+        typer.Option(
+            metavar="USD", help="Price of a device for an hour [default: list price, else cost of ownership]."
+        ),
     ] = None,
     stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill, decode or encode.")] = "request",
     max_num_batched_tokens: o.TokensPerStep = None,
@@ -177,6 +180,7 @@ def _summary(result: "SearchResult", seconds: float, top: int) -> dict[str, Any]
         **{name: dataset.attrs[f"{name}_name"] for name in ("model", "platform", "workload", "precision")},
         "stage": dataset.attrs["stage"],
         "objective": result.objective,
+        "cost": dataset.attrs.get("cost_source"),
         "seconds": seconds,
         "candidates": result.candidates,
         "feasible": int(dataset["feasible"].values.sum()),
@@ -187,8 +191,17 @@ def _summary(result: "SearchResult", seconds: float, top: int) -> dict[str, Any]
         "would_fit": result.would_fit,
         "best": [_point(dataset.isel(candidate=int(at))) for at in result.ranking[:top]],
         "closest": _point(closest) if best is None and closest is not None else None,
+        "misses": _misses(result) if best is None and closest is not None else None,
         "front": _points(result.pareto(slo=best is not None)) if running else [],
     }
+
+
+def _misses(result: "SearchResult") -> dict[str, Any]:
+    """By how much the closest candidate misses each limit, in base units."""
+    from genz_jax.explore.search_result import ranked
+
+    _, (at,) = ranked(result, 1)
+    return {name: {"value": value, "limit": limit} for name, (value, limit) in result.misses(int(at)).items()}
 
 
 def _points(dataset: Any) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ from genz_jax.assumptions import Assumptions
 from genz_jax.estimate import refuse
 from genz_jax.evaluate import compiled, slim
 from genz_jax.explore import candidates as c
-from genz_jax.explore.search_space import MOST, SearchSpace
+from genz_jax.explore.largest import MOST
+from genz_jax.explore.search_space import SearchSpace
 from genz_jax.explore.sweep import ask
 from genz_jax.inputs import read_case
 from genz_jax.results import MemoryResult

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genz_jax import units
+from genz_jax import catalog, units
 from genz_jax.assumptions import Assumptions
 from genz_jax.axes import Axis
 from genz_jax.explore import candidates as c
@@ -75,8 +75,9 @@ def search(
         objective: figure that decides, by default `throughput_per_device`: output tokens per second and device, of
             prefill and encode prompt tokens.
         cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it, for the figures
-            `cost_per_hour` and `cost_per_million_tokens` (prompt tokens of prefill and encode, else output tokens); by default
-            `gz.CostModel()`, the cost of ownership of a 5 nm device, which is no price list.
+            `cost_per_hour` and `cost_per_million_tokens` (prompt tokens of prefill and encode, else output tokens);
+            by default the list price of the catalogue, and where it has none the cost of ownership by
+            `gz.CostModel()`. The attribute `cost_source` of the dataset says which.
         stage: request, prefill, decode or encode.
         engine: what bounds a forward pass; by default `gz.Engine()`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
@@ -115,13 +116,14 @@ def search(
         columns, excluded = base.reference_candidates(system, batches), {}
     elif space == "all":
         columns, excluded = base.candidates(system, allowed, batches, micro)
-        if batches is None and c.length(columns):
-            columns = base.with_largest_batches(columns, functools.partial(_good, slo=slo))
     else:
         raise ValueError(f"space = {space!r}: must be 'all' or 'genz'")
-    total = c.length(columns) + sum(excluded.values())
     dataset = base.evaluate(columns, progress)
-    dataset = _with_cost(dataset, cost, base.case.platform, base.case.workload, stage)
+    if space == "all" and batches is None and c.length(columns):
+        timed = slo is not None and bool({"ttft", "e2e"} & set(slo.limits()))
+        dataset = base.with_largest_batches(columns, dataset, functools.partial(_good, slo=slo), timed)
+    total = dataset.sizes[DIM] + sum(excluded.values())
+    dataset = _with_cost(dataset, cost, base.case.platform, base.case.workload)
     dataset = _with_slo(dataset, slo)
     for name, count in c.count_reasons(dataset["reason"].values.astype(int)).items():
         excluded[name] = excluded.get(name, 0) + count
@@ -157,28 +159,38 @@ def _objective(name: str | None, stage: str) -> str:
     return name
 
 
-def _with_cost(
-    dataset: "xr.Dataset", cost: Cost | None, platform: Platform, load: Workload, stage: str
-) -> "xr.Dataset":
-    """Add tokens per second and device, and what the devices cost per hour and per million tokens."""
-    model = CostModel() if cost is None else cost
-    if isinstance(model, CostModel):
-        price = float(device_cost(platform, model).cost_per_hour)
+def _price(cost: Cost | None, platform: Platform) -> tuple[float, str]:
+    """$ per device and hour, and where they are from."""
+    if cost is None and (listed := catalog.list_price(platform)) is not None:
+        return listed.usd_per_hour, str(listed)
+    if cost is None or isinstance(cost, CostModel):
+        price, source = (
+            float(device_cost(platform, cost or CostModel()).cost_per_hour),
+            "cost of ownership by the model",
+        )
     else:
-        price = float(model(platform) if callable(model) else model)
+        price, source = float(cost(platform) if callable(cost) else cost), "cost as given"
     if cost is not None and not (math.isfinite(price) and price >= 0):
         raise ValueError(f"cost = {price:g} $ per device and hour: must be finite and 0 or more")
-    kind, per_completion = ("prompt", float(load.input_tokens)) if stage in ("prefill", "encode") else ("output", 1.0)
-    tokens = dataset["throughput"] * per_completion
-    each = tokens / dataset["devices"]
-    each.attrs = {"units": units.TOKEN_RATE, "long_name": f"{kind} tokens per second and device"}
+    return price, f"{source}, {price:.4g} $ per device and hour"
+
+
+def _with_cost(dataset: "xr.Dataset", cost: Cost | None, platform: Platform, load: Workload) -> "xr.Dataset":
+    """Add tokens per second and device, and what the devices cost per hour and per million tokens."""
+    price, source = _price(cost, platform)
+    tokens, kind = dataset["throughput"], "output"
+    if tokens.attrs["units"] == units.REQUEST_RATE:
+        tokens, kind = tokens * float(load.input_tokens), "prompt"
     hourly = price * dataset["devices"]
-    source = "cost model of a 5 nm device" if cost is None else "price that was given"
-    hourly.attrs = {"units": "USD h-1", "long_name": f"cost of all devices per hour, {source}"}
+    hourly.attrs = {"units": "USD h-1", "long_name": "cost of all devices per hour"}
     million = hourly / 3600.0 / tokens * 1e6
     million.attrs = {"units": "USD", "long_name": f"cost of a million {kind} tokens"}
-    added = {"cost_per_hour": hourly, "cost_per_million_tokens": million}
-    return dataset.assign(added if stage == "request" else {"throughput_per_device": each, **added})
+    dataset = dataset.assign(cost_per_hour=hourly, cost_per_million_tokens=million).assign_attrs(cost_source=source)
+    if "throughput_per_device" in dataset:
+        return dataset
+    each = tokens / dataset["devices"]
+    each.attrs = {"units": units.TOKEN_RATE, "long_name": f"{kind} tokens per second and device"}
+    return dataset.assign(throughput_per_device=each)
 
 
 def _good(dataset: "xr.Dataset", slo: SLO | None) -> np.ndarray:

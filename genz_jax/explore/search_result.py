@@ -95,6 +95,16 @@ class SearchResult:
         known = np.flatnonzero(self.dataset["feasible"].values & np.isfinite(use))
         return self.dataset.isel({DIM: int(known[np.argmin(use[known])])}) if known.size else None
 
+    def misses(self, at: int) -> dict[str, tuple[float, float]]:
+        """Limits that a candidate misses, the most first: its figure and the limit, in base units."""
+        found = {}
+        for name, limit in ({} if self.slo is None else self.slo.limits()).items():
+            value, limit = float(self.dataset[(CEILINGS | FLOORS)[name]].values[at]), float(limit)
+            use = value / limit if name in CEILINGS else limit / value
+            if use > 1.0:
+                found[name] = use, value, limit
+        return {name: (value, limit) for name, (_, value, limit) in sorted(found.items(), key=lambda item: -item[1][0])}
+
     @property
     def parallelism(self) -> Parallelism | None:
         """How the best candidate spreads the model, for `gz.estimate`; None if none meets the SLO."""
@@ -182,11 +192,12 @@ def summary(result: SearchResult) -> list[str]:
     if result.slo is not None:
         limits = {name: float(limit) for name, limit in result.slo.limits().items()}
         shown = [
-            f"{name} {'at most' if name in CEILINGS else 'at least'} "
-            + units.show(limit, units.SECOND if name in CEILINGS else units.TOKEN_RATE)
+            f"{name} {'at most' if name in CEILINGS else 'at least'} " + units.show(limit, _unit(name))
             for name, limit in limits.items()
         ]
         lines.append(f"SLO: {', '.join(shown)}")
+    if "cost_source" in dataset.attrs:
+        lines.append(f"cost: {dataset.attrs['cost_source']}")
     for what, size in (("fits", result.smallest), ("meets the SLO", result.smallest_for_slo)):
         if size is not None and (what == "fits" or result.slo is not None) and result.chips != (size,):
             lines.append(f"smallest system that {what}: {_devices(size)}")
@@ -208,20 +219,17 @@ def ranked(result: SearchResult, most: int) -> tuple[str, np.ndarray]:
     use = np.where(result.dataset["feasible"].values, result.dataset["slo_use"].values, np.nan)
     if np.isnan(use).all():
         return "", ranking
-    place = int(np.nanargmin(use))
-    return f"no candidate meets the SLO; the closest{_missed(result, place)}", np.array([place])
+    at = int(np.nanargmin(use))
+    texts = [
+        f"{name} {units.show(value, _unit(name))}, {'at most' if name in CEILINGS else 'at least'} "
+        f"{units.show(limit, _unit(name))} is asked for"
+        for name, (value, limit) in result.misses(at).items()
+    ]
+    return f"no candidate meets the SLO; the closest has {'; '.join(texts)}", np.array([at])
 
 
-def _missed(result: SearchResult, place: int) -> str:
-    """The limit that a candidate misses most, beside its figure."""
-    assert result.slo is not None
-    figures, texts = CEILINGS | FLOORS, {}
-    for name, limit in result.slo.limits().items():
-        value, unit = float(result.dataset[figures[name]].values[place]), result.dataset[figures[name]].attrs["units"]
-        use = value / float(limit) if name in CEILINGS else float(limit) / value
-        side = "at most" if name in CEILINGS else "at least"
-        texts[use] = f" has {name} {units.show(value, unit)}, {side} {units.show(float(limit), unit)} is asked for"
-    return texts[max(texts)]
+def _unit(limit: str) -> str:
+    return units.SECOND if limit in CEILINGS else units.TOKEN_RATE
 
 
 def _lines(result: SearchResult) -> list[str]:

@@ -12,6 +12,7 @@ from genz_jax import inputs, labels, units
 from genz_jax.axes import Axis
 from genz_jax.evaluate import Case, Question
 from genz_jax.explore import candidates as c
+from genz_jax.explore.largest import Passes, largest_batches
 from genz_jax.explore.search_result import DIM
 from genz_jax.explore.sweep import evaluate_axes
 from genz_jax.specs import Engine, Parallelism, Precision
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _PADDED = (2**9, 2**12)  # lengths of the candidate axis, few so that a search seldom compiles anew
-MOST = 2**20
-"""Requests of a replica at most, where the largest batch is looked for."""
-
 _COORDINATES = {
     "tp": "tensor parallel size",
     "ep": "expert parallel size",
@@ -104,17 +102,17 @@ class SearchSpace:
         columns |= {"batch": batch[good] // columns["pp"], "requested_batch": batch[good]}
         return c.cross(columns, None, len(self.precisions))
 
-    def evaluate(self, columns: c.Columns, progress: bool, least: int = 0) -> "xr.Dataset":
+    def evaluate(self, columns: c.Columns, progress: bool, beside: int = 0) -> "xr.Dataset":
         """Figures of candidates along one axis, with their sizes as coordinates.
 
         Args:
             columns: the candidates.
-            progress: show a progress bar.
-            least: candidates for which to compile at least, so that fewer of them need no other program.
+            progress: show a progress bar when it takes more than two seconds.
+            beside: candidates of another evaluation, whose compiled program is to do for these too.
         """
         count = c.length(columns)
         small, large = _PADDED
-        padded = small if max(count, least) <= small else math.ceil(max(count, least) / large) * large
+        padded = small if max(count, beside) <= small else math.ceil(max(count, 1) / large) * large
         rows = np.minimum(np.arange(padded), max(count - 1, 0))
         ones = {name: np.ones(1, dtype=int) for name in columns} if count == 0 else columns
 
@@ -146,32 +144,38 @@ class SearchSpace:
         attrs = {"units": units.ONE, "long_name": "devices"}
         return dataset.assign(devices=(DIM, columns["devices"], attrs))
 
-    def with_largest_batches(self, columns: c.Columns, good: "Callable[[xr.Dataset], np.ndarray]") -> c.Columns:
-        """The candidates, and of each of them with the largest batch that is good, found by doubling and halving.
-
-        What is added is good, and one request more on each replica is not.
+    def with_largest_batches(
+        self,
+        columns: c.Columns,
+        dataset: "xr.Dataset",
+        good: "Callable[[xr.Dataset], np.ndarray]",
+        several_passes: bool,
+    ) -> "xr.Dataset":
+        """The candidates, and those with the largest good batch of each spread (`largest_batches`).
 
         Args:
-            columns: candidates with powers of two as requests of a replica.
-            good: whether each candidate of a dataset is; none is with more requests than one that is not.
+            columns: candidates whose batches are whole on each replica.
+            dataset: their figures.
+            good: whether each candidate of a dataset is.
+            several_passes: whether a candidate is good depends on the time of its prefill.
         """
-        names = [name for name in columns if name not in ("batch", "devices")]
-        keys, group = np.unique(np.stack([columns[name] for name in names]), axis=1, return_inverse=True)
-        spreads = {**dict(zip(names, keys, strict=True)), "devices": np.zeros(keys.shape[1], dtype=int)}
-        spreads["devices"][group.ravel()] = columns["devices"]
-        requests = np.where(good(self.evaluate(columns, False)), columns["batch"] // columns["dp"], 0)
-        low, most = np.zeros(keys.shape[1], dtype=int), np.zeros(keys.shape[1], dtype=int)
-        np.maximum.at(low, group.ravel(), requests)
-        np.maximum.at(most, group.ravel(), columns["batch"] // columns["dp"])
-        high = np.where(low < most, 2 * low, 2 * MOST)  # the least that is known not to be good
-        while (rows := np.flatnonzero((low > 0) & (low < MOST) & (high - low > 1))).size:
-            tried = np.minimum(2 * low, (low + high) // 2)[rows]
-            part = c.take(spreads, rows)
-            found = good(self.evaluate(part | {"batch": tried * part["dp"]}, False, c.length(columns)))
-            low[rows], high[rows] = np.where(found, tried, low[rows]), np.where(found, high[rows], tried)
-        new = np.flatnonzero(low & (low - 1))  # powers of two are there
-        added = c.take(spreads, new) | {"batch": low[new] * spreads["dp"][new]}
-        return c.join([columns, {name: added[name] for name in columns}])
+
+        def evaluated(some: c.Columns) -> "xr.Dataset":
+            return self.evaluate(some, False, beside=c.length(columns))
+
+        engine = self.case.engine
+        bounded = self.question.assumptions.prefill == "bounded" and engine is not None and not engine.single_pass
+        passes = self._passes if bounded and several_passes else None
+        more = largest_batches(columns, good(dataset), lambda some: good(evaluated(some)), passes)
+        return labels.joined([dataset, evaluated(more)], DIM) if c.length(more) else dataset
+
+    def _passes(self, spreads: c.Columns) -> Passes:
+        """In how many passes spreads process their prompts."""
+        load, engine = self.case.workload, self.case.engine
+        assert engine is not None
+        cached = 0.0 if load.cached_tokens is None else float(load.cached_tokens) * float(load.cache_hit_rate)
+        tokens = float(load.input_tokens) - cached
+        return Passes(float(engine.tokens_per_step), tokens, spreads["micro_batches"].astype(float))
 
     def smallest(
         self, allowed: Mapping[str, np.ndarray | None], batches: np.ndarray | None, progress: bool

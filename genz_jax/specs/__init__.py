@@ -22,6 +22,7 @@ from genz_jax.architecture import (
     MoE as MoE,
     Projection as Projection,
     ResidualStreams as ResidualStreams,
+    ShortConvolution as ShortConvolution,
     SparseAttention as SparseAttention,
 )
 from genz_jax.fields import Label as Label, Number as Number, Rule as Rule, Spec as Spec

@@ -100,6 +100,7 @@ def mapping_reason(
         (model.ssd, "heads"),
         (model.delta_net, "value_heads"),
         (model.linear_attention, "heads"),
+        (model.short_convolution, "channels"),
     ]
     for part, size in split:
         if part is not None and even:

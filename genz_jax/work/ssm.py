@@ -1,4 +1,4 @@
-"""Layers with a recurrent state: Mamba-1 (SSM), Mamba-2 (SSD), gated delta net and lightning attention."""
+"""Layers with a state: Mamba-1 (SSM), Mamba-2 (SSD), gated delta net, lightning attention, short convolution."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from genz_jax.fields import Number
-from genz_jax.specs import SSD, SSM, DeltaNet, LinearAttention
+from genz_jax.specs import SSD, SSM, DeltaNet, LinearAttention, ShortConvolution
 from genz_jax.work.collectives import all_reduce
 from genz_jax.work.context import pass_states
 from genz_jax.work.elementwise import selective_scan
@@ -128,6 +128,28 @@ def linear_attention_layer(
         holding(into, precision, norms=part.inner_norms),
         _scan(name, channels, part.head_dim, 4.0 * channels, step, deployment, 5.0),
         *pass_states(name, step, precision.state * channels * part.head_dim, deployment),
+        gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
+        all_reduce(
+            f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
+        ),
+    ]
+
+
+def short_convolution_layer(
+    name: str, part: ShortConvolution, hidden: Number, step: Step, deployment: Deployment
+) -> list[Operator]:
+    """Operators of one gated short convolution layer (arXiv 2511.23404) on one device.
+
+    in_proj → B, C, x · causal convolution of B · x · out_proj. Channels are split over T = tp·ep; the output is
+    all-reduced. The convolution's window of earlier inputs is its only state.
+    """
+    precision, ranks, linear = deployment.precision, deployment.ranks, _linear(step, deployment)
+    channels = shard(part.channels, ranks)
+    convolution = _convolution(name, channels, part.d_conv, step, deployment)
+    return [
+        *pre_norm(name, step, hidden, deployment, part.norms),
+        gemm(f"{name}.in_proj", "ssm_projections", n=3.0 * channels, k=hidden, **linear),
+        holding(convolution, precision, part.biases),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
         all_reduce(
             f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision

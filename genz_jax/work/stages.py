@@ -14,7 +14,13 @@ from genz_jax.work.compressed_attention import compressed_attention_layer
 from genz_jax.work.embedding import embedding, head
 from genz_jax.work.ffn import ffn_layer, moe_layer
 from genz_jax.work.operators import Operator
-from genz_jax.work.ssm import delta_net_layer, linear_attention_layer, ssd_layer, ssm_layer
+from genz_jax.work.ssm import (
+    delta_net_layer,
+    linear_attention_layer,
+    short_convolution_layer,
+    ssd_layer,
+    ssm_layer,
+)
 from genz_jax.work.step import Deployment, Segment, Step, floor_div
 
 LAYERS = {
@@ -27,6 +33,7 @@ LAYERS = {
     "ssd": ssd_layer,
     "delta_net": delta_net_layer,
     "linear_attention": linear_attention_layer,
+    "short_convolution": short_convolution_layer,
     "ffn": ffn_layer,
     "moe": moe_layer,
     "layer_embedding": layer_embedding_layer,

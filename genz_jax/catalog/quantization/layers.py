@@ -7,7 +7,7 @@ from typing import Any
 from genz_jax.specs import Model
 
 _WHOLE = ("attention", "latent_attention", "sparse_attention", "compressed_attention")
-_STATES = ("delta_net", "linear_attention", "ssd", "ssm")
+_STATES = ("delta_net", "linear_attention", "ssd", "ssm", "short_convolution")
 _PATTERN = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 
 
@@ -37,8 +37,8 @@ def mixer_kinds(model: Model, values: Mapping[str, Any]) -> list[list[str]]:
 def _is(kind: str, word: str, there: list[str]) -> bool:
     """A layer that the word names has a part of the kind."""
     if kind in _STATES:
-        return re.search(r"linear|mamba|ssm|recurrent|hybrid|delta", word) is not None
-    if re.search(r"linear|mamba|ssm|recurrent|delta|mlp|moe", word) and "hybrid" not in word:
+        return re.search(r"linear|mamba|ssm|recurrent|hybrid|delta|conv", word) is not None
+    if re.search(r"linear|mamba|ssm|recurrent|delta|conv|mlp|moe", word) and "hybrid" not in word:
         return False
     if "sparse" in word and "sparse_attention" in there:
         return kind == "sparse_attention"

@@ -240,6 +240,11 @@ def _lightning(part: Any, hidden: float) -> tuple[Leaves, Sequence[str]]:
     return leaves, _ATTENTION
 
 
+def _short_convolution(part: Any, hidden: float) -> tuple[Leaves, Sequence[str]]:
+    wide = float(part.channels)
+    return [(("in_proj",), 3.0 * hidden * wide), (("out_proj",), hidden * wide)], ("conv",)
+
+
 _MIXERS: dict[str, Any] = {
     **dict.fromkeys(("attention", "local_attention", "sparse_attention"), _attention),
     "latent_attention": _latent,
@@ -248,4 +253,5 @@ _MIXERS: dict[str, Any] = {
     "ssd": _ssd,
     "delta_net": _delta_net,
     "linear_attention": _lightning,
+    "short_convolution": _short_convolution,
 }

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from genz_jax.catalog.config import Config
-from genz_jax.catalog.readers import deepseek, dense, encoder, gemma, linear, moe, ssm
+from genz_jax.catalog.readers import deepseek, dense, encoder, gemma, linear, moe, shared_experts, ssm
 from genz_jax.specs import Model
 
 READERS: dict[str, Callable[[Config], Model]] = {
     kind: reader
-    for family in (dense, encoder, gemma, moe, deepseek, linear, ssm)
+    for family in (dense, encoder, gemma, moe, shared_experts, deepseek, linear, ssm)
     for kind, reader in family.READERS.items()
 }
 """Reader of each architecture, by the config's `model_type`."""

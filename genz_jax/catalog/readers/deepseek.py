@@ -82,7 +82,8 @@ def _deepseek_v4(c: Config) -> Model:
         **compressors,
     )
     inner = c.size("moe_intermediate_size")
-    experts = read_moe(c, shared_experts=c.size("n_shared_experts"), shared_intermediate_size=inner)
+    c.refuse(c.size("n_shared_experts") != 1, "n_shared_experts: its code has one, whatever the config says")
+    experts = read_moe(c, shared_experts=1, shared_intermediate_size=inner)
     # Two hyper-connections a layer: n streams of the width to weights of reading, writing and mixing them.
     streams = c.size("hc_mult")
     weights = streams * (streams + 2)
@@ -98,7 +99,25 @@ def _deepseek_v4(c: Config) -> Model:
     )
 
 
+def _longcat(c: Config) -> Model:
+    """LongCat-Flash (arXiv 2509.01322): two latent attentions and two dense FFNs a layer, experts beside them.
+
+    Of the experts that a token takes some do nothing. With even routing k·E/(E + Z) of E real and Z idle ones work.
+    """
+    layers, hidden, idle = c.size("num_layers"), c.size("hidden_size"), c.size("zero_expert_num", default=0, least=0)
+    experts, taken = c.size("n_routed_experts", "num_local_experts"), c.size("moe_topk", "num_experts_per_tok")
+    top_k, rest = divmod(taken * experts, experts + idle)
+    c.refuse(rest, f"moe_topk {taken} of {experts} experts and {idle} idle ones: no whole number of experts works")
+    c = c.with_keys(num_hidden_layers=layers)
+    attention = read_latent_attention(c, 2 * layers)
+    dense = read_ffn(c, 2 * layers, size=c.size("ffn_hidden_size", "intermediate_size"))
+    numbers = {"experts": experts, "top_k": top_k, "router_biases": idle * hidden, "norms": 0}
+    size = c.size("expert_ffn_hidden_size", "moe_intermediate_size")
+    return make_model(c, False, attention, dense, read_moe(c, layers, intermediate_size=size, **numbers))
+
+
 READERS = {
+    "longcat_flash": _longcat,
     **dict.fromkeys(
         (
             "deepseek",

@@ -20,6 +20,97 @@ def _mistral(c: Config) -> Model:
     return make_model(c, False, read_attention(c, **read_windows(c)), read_ffn(c))
 
 
+def _arcee(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    no_windows(c)
+    ffn = read_ffn(c, gated=False, bias=c.flag("mlp_bias"))
+    return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias), ffn)
+
+
+def _smollm3(c: Config) -> Model:
+    """SmolLM 3: windows, where they are used, in the layers without rotation."""
+    layers, bias, every = c.size("num_hidden_layers"), c.flag("attention_bias"), c.size("no_rope_layer_interval")
+    rotated = c.marks("no_rope_layers", layers) or [(i + 1) % every != 0 for i in range(layers)]
+    used = c.flag("use_sliding_window") and c.get("sliding_window") is not None
+    windows = read_windows(c, [used and not mark for mark in rotated])
+    attention = read_attention(c, qkv_bias=bias, out_bias=bias, **windows)
+    return make_model(c, True, attention, read_ffn(c, bias=c.flag("mlp_bias")))
+
+
+def _seed_oss(c: Config) -> Model:
+    no_windows(c)
+    attention = read_attention(c, qkv_bias=c.flag("attention_bias"), out_bias=c.flag("attention_out_bias"))
+    return make_model(c, False, attention, read_ffn(c, bias=c.flag("mlp_bias")))
+
+
+def _apertus(c: Config) -> Model:
+    """Apertus (arXiv 2509.14233): no gate, and the two slopes of xIELU in each layer."""
+    bias = c.flag("attention_bias")
+    no_windows(c)
+    ffn = read_ffn(c, gated=False)["ffn"].replace(biases=2 * (c.get("hidden_act", default="xielu") == "xielu"))
+    return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="head"), {"ffn": ffn})
+
+
+def _exaone4(c: Config) -> Model:
+    """EXAONE 4.0 and 4.5 (arXiv 2507.11407): windows in all but every fourth layer, norms after the layers."""
+    none = c.get("sliding_window") is None
+    c.refuse(none and c.get("layer_types") is None, "sliding_window: none, and no layer_types")
+    every = c.size("sliding_window_pattern", default=0, least=0)
+    windows = read_windows(c, every=every) if every else read_windows(c)
+    return make_model(c, False, read_attention(c, qk_norm="head", **windows), read_ffn(c))
+
+
+def _ernie(c: Config) -> Model:
+    bias = c.flag("use_bias")
+    no_windows(c)
+    return make_model(c, True, read_attention(c, qkv_bias=bias, out_bias=bias), read_ffn(c, bias=bias))
+
+
+def _hunyuan(c: Config) -> Model:
+    bias = c.flag("attention_bias")
+    c.refuse(c.get("head_dim") is None, "no head_dim")
+    no_windows(c)
+    return make_model(c, False, read_attention(c, qkv_bias=bias, out_bias=bias, qk_norm="head"), read_ffn(c))
+
+
+def _bloom(c: Config) -> Model:
+    """BLOOM (arXiv 2211.05100): a norm after the embedding, biases everywhere, no learned positions."""
+    if c.has("n_embed"):
+        c = c.with_keys(hidden_size=c.size("n_embed"))
+    c = c.with_keys(num_hidden_layers=c.size("num_hidden_layers", "n_layer"))
+    c = c.with_keys(num_attention_heads=c.size("num_attention_heads", "n_head"))
+    _one_head_size(c)
+    c = c.with_keys(num_key_value_heads=c.size("num_attention_heads"))
+    attention = read_attention(c, qkv_bias=True, out_bias=True, norms=2)
+    ffn = read_ffn(c, size=4 * c.size("hidden_size"), gated=False, bias=True, norms=2)
+    return make_model(c, True, attention, ffn, final_norms=4)
+
+
+def _gptj(c: Config) -> Model:
+    """GPT-J: attention and FFN beside each other after one norm, a bias on the head."""
+    hidden, heads = c.size("n_embd", "hidden_size"), c.size("n_head", "num_attention_heads")
+    c = c.with_keys(hidden_size=hidden, num_attention_heads=heads, num_hidden_layers=c.size("n_layer"))
+    _one_head_size(c)
+    c = c.with_keys(num_key_value_heads=heads)
+    ffn = read_ffn(c, size=c.size("n_inner", default=4 * hidden), gated=False, bias=True, norms=0)
+    return make_model(c, False, read_attention(c, norms=2), ffn, final_norms=2, head_biases=c.size("vocab_size"))
+
+
+def _mllama(c: Config) -> Model:
+    """Llama 3.2 Vision without images: the layers that attend to an image are held and skipped."""
+    hidden, layers = c.size("hidden_size"), c.size("num_hidden_layers")
+    default = [i for i in range(3, layers, 5)] if c.get("cross_attention_layers") is None else None
+    crossed = len(c.places("cross_attention_layers", layers) or default or [])
+    c = c.with_keys(num_hidden_layers=layers - crossed)
+    no_windows(c)
+    heads, size = c.size("num_attention_heads"), hidden // c.size("num_attention_heads")
+    attend = 2 * hidden * (heads + c.size("num_key_value_heads")) * size + 2 * size
+    skipped = attend + 3 * hidden * c.size("intermediate_size") + 2 * hidden + 2
+    # The embedding has eight entries for images that the head has not.
+    other = crossed * skipped + 8 * hidden
+    return make_model(c, False, read_attention(c), read_ffn(c), other_parameters=other)
+
+
 def _last_windows(c: Config) -> dict[str, Any]:
     """Windows of Qwen 2 and 3: the layers from `max_window_layers` on, where windows are used."""
     used = c.flag("use_sliding_window")
@@ -211,7 +302,17 @@ def _nemotron_nas(c: Config) -> Model:
 
 READERS = {
     **dict.fromkeys(("llama", "granite"), _llama),
-    **dict.fromkeys(("mistral", "ministral"), _mistral),
+    **dict.fromkeys(("mistral", "ministral", "ministral3"), _mistral),
+    "arcee": _arcee,
+    "smollm3": _smollm3,
+    "seed_oss": _seed_oss,
+    "apertus": _apertus,
+    "exaone4": _exaone4,
+    "ernie4_5": _ernie,
+    "hunyuan_v1_dense": _hunyuan,
+    "bloom": _bloom,
+    "gptj": _gptj,
+    "mllama_text_model": _mllama,
     **dict.fromkeys(("qwen2", "mimo", "qwen2_vl_text", "qwen2_5_vl_text"), _qwen2),
     **dict.fromkeys(("qwen3", "qwen3_vl_text"), _qwen3),
     "phi": _phi,

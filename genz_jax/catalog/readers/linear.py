@@ -14,7 +14,7 @@ from genz_jax.catalog.readers.parts import (
     read_mlp_kinds,
     read_moe,
 )
-from genz_jax.specs import DeltaNet, LatentExperts, LinearAttention, Model, ResidualStreams
+from genz_jax.specs import DeltaNet, LatentExperts, LinearAttention, Model, Projection, ResidualStreams
 
 
 def _qwen_hybrid(c: Config) -> Model:
@@ -126,7 +126,32 @@ def _minimax(c: Config) -> Model:
     return make_model(c, False, read_attention(c, whole), lightning, experts)
 
 
+def _bailing(c: Config) -> Model:
+    """Ling 3: Kimi delta attention with decays of full rank between gated latent attention layers."""
+    layers, heads, size = c.size("num_hidden_layers"), c.size("num_attention_heads"), c.size("head_dim")
+    hidden, every = c.size("hidden_size"), c.size("layer_group_size")
+    given = c.kinds("layer_types", allowed=(FULL, LINEAR))
+    kinds = [FULL if (i + 1) % every == 0 else LINEAR for i in range(layers)] if given is None else given
+    linear = kinds.count(LINEAR)
+    parts: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    if linear:
+        parts["delta_net"] = DeltaNet(linear, heads, heads, size, size, c.size("short_conv_kernel_size"))
+        # A decay and its bias for each channel, where a delta net has one for each head.
+        more = heads * size - heads
+        extra = {"projections": (Projection(linear, hidden, more),), "other_parameters": linear * more}
+    if layers - linear:
+        latent = read_latent_attention(c, layers - linear)["latent_attention"]
+        parts["latent_attention"] = latent.replace(output_gate=heads)
+    first = c.size("first_k_dense_replace", least=0)
+    sparse = layers - read_mlp_kinds(c, [i < first for i in range(layers)])
+    shared = c.size("num_shared_experts", "n_shared_experts", least=0)
+    numbers = {"shared_experts": shared, "shared_intermediate_size": c.size("moe_intermediate_size") if shared else 0}
+    return make_model(c, False, parts, read_ffn(c, layers - sparse), read_moe(c, sparse, **numbers), **extra)
+
+
 READERS = {
+    "bailing_hybrid": _bailing,
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _qwen_hybrid),
     "kimi_linear": _kimi_linear,
     **dict.fromkeys(("minimax", "minimax_text_01", "minimax_m1"), _minimax),

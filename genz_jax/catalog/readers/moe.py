@@ -294,7 +294,7 @@ READERS = {
     "dbrx": _dbrx,
     **dict.fromkeys(("grok", "grok-1"), _grok),
     "llama4_text": _llama4,
-    "mimo_v2_flash": _mimo_v2,
+    **dict.fromkeys(("mimo_v2", "mimo_v2_flash"), _mimo_v2),
     **dict.fromkeys(("step3p5", "step3p7"), _step3),
 }
 """Reader of each mixture of experts, by the config's `model_type`."""

@@ -12,7 +12,7 @@ from genz_jax.catalog.readers.parts import (
     read_ffn,
     read_moe,
 )
-from genz_jax.specs import FFN, SSD, SSM, Attention, LatentExperts, Model, Projection
+from genz_jax.specs import FFN, SSD, SSM, Attention, LatentExperts, Model, Projection, ShortConvolution
 
 
 def _ssm(c: Config, layers: int, inner: int, prefix: str = "", norms: int = 0) -> dict[str, Any]:
@@ -118,6 +118,55 @@ def _bamba(c: Config) -> Model:
     whole = len(places)
     attention = read_attention(c, whole, qkv_bias=bias, out_bias=bias)
     return make_model(c, False, attention, _hybrid_ssd(c, layers - whole), read_ffn(c, bias=c.flag("mlp_bias")))
+
+
+def _falcon_h1(c: Config) -> Model:
+    """Falcon-H1 (arXiv 2507.22448): attention and Mamba-2 beside each other in every layer, after one norm."""
+    layers, bias, heads = c.size("num_hidden_layers"), c.flag("attention_bias"), c.size("mamba_n_heads")
+    whole = c.size("mamba_expand") * c.size("hidden_size")
+    inner = c.size("mamba_d_ssm", default=whole)
+    size = inner // heads if c.get("mamba_d_head") == "auto" else c.size("mamba_d_head")
+    c.refuse(heads * size != inner, "mamba_n_heads times mamba_d_head is not mamba_d_ssm")
+    groups, state, hidden = c.size("mamba_n_groups"), c.size("mamba_d_state"), c.size("hidden_size")
+    numbers = {"heads": heads, "head_dim": size, "state": state, "groups": groups, "width": c.size("mamba_d_conv")}
+    ssd = _ssd(c, layers, conv=c.flag("mamba_conv_bias"), bias=False, **numbers)["ssd"]
+    projected = c.flag("mamba_proj_bias") * (2 * inner + 2 * groups * state + heads)
+    biases = float(ssd.biases) + projected + c.flag("projectors_bias") * hidden
+    ssd = ssd.replace(norms=0, inner_norms=inner * c.flag("mamba_rms_norm"), biases=biases)
+    attention = read_attention(c, qkv_bias=bias, out_bias=bias)
+    return make_model(c, False, attention, {"ssd": ssd}, read_ffn(c, bias=c.flag("mlp_bias")))
+
+
+def _lfm2(c: Config) -> Model:
+    """LFM 2: gated short convolutions between attention layers, in larger ones with experts after the first layers."""
+    layers, hidden, bias = c.size("num_hidden_layers"), c.size("hidden_size"), c.flag("conv_bias")
+    kinds, places = c.kinds("layer_types", allowed=(FULL, "conv")), c.places("full_attn_idxs", layers)
+    experts = c.get("model_type") == "lfm2_moe"
+    c.refuse(experts and kinds is None, "no layer_types")
+    whole = kinds.count(FULL) if kinds is not None else layers if places is None else len(places)
+    parts = read_attention(c, whole, qk_norm="head") if whole else {}
+    if short := layers - whole:
+        width, biases = c.size("conv_L_cache"), 5 * hidden * bias
+        parts["short_convolution"] = ShortConvolution(short, hidden, width, biases=biases)
+    c = c.with_keys(tie_word_embeddings=c.get("tie_embedding", default=c.flag("tie_word_embeddings")))
+    if experts:
+        dense = min(c.size("num_dense_layers", least=0), layers)
+        return make_model(c, True, parts, read_ffn(c, dense), read_moe(c, layers - dense))
+    return make_model(c, True, parts, read_ffn(c, size=_adjusted(c)))
+
+
+def _adjusted(c: Config) -> int:
+    """Inner size of LFM 2: two thirds of what is stated, times a factor, rounded up to a multiple."""
+    size = c.size("block_ff_dim", default=c.size("intermediate_size"))
+    if not c.flag("block_auto_adjust_ff_dim"):
+        return size
+    factor, multiple = c.values.get("block_ffn_dim_multiplier", 1.0), c.size("block_multiple_of")
+    if factor is None:
+        return int(2 * size / 3)
+    c.refuse(
+        not isinstance(factor, int | float) or not 0 < factor < 1000, f"block_ffn_dim_multiplier = {shown(factor)}"
+    )
+    return -(-int(factor * int(2 * size / 3)) // multiple) * multiple
 
 
 def _granite_hybrid(c: Config) -> Model:
@@ -254,6 +303,8 @@ READERS = {
     "mamba2": _mamba2,
     "jamba": _jamba,
     "bamba": _bamba,
+    "falcon_h1": _falcon_h1,
+    **dict.fromkeys(("lfm2", "lfm2_moe"), _lfm2),
     "granitemoehybrid": _granite_hybrid,
     "nemotron_h": _nemotron_h,
     "zamba": _zamba,
