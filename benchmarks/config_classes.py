@@ -41,7 +41,10 @@ def _keys(kind: type[Any]) -> dict[str, list[Any]]:
     for field in dataclasses.fields(kind):
         words = _type_words(field.type)
         shaped = {"int", "bool", "object", "list int", "list str", "list"} & set(words) and "float" not in words
-        ids = field.name.endswith(("_id", "_ids", "_token_index")) or field.name in ("use_cache", "rope_parameters")
+        ids = field.name.endswith(("_id", "_ids", "_token_index", "_ignore_index")) or field.name in (
+            "use_cache",
+            "rope_parameters",
+        )
         if not shaped or ids or (field.name in _BASE and field.name != "is_encoder_decoder"):
             continue
         default = None if field.default is dataclasses.MISSING else field.default

@@ -48,6 +48,8 @@ PUBLISHED = {
     "BAAI/bge-m3": 567_754_752,
     "answerdotai/ModernBERT-base": 149_014_272,
     "Qwen/Qwen3-Embedding-8B": 7_567_295_488,
+    "Alibaba-NLP/gte-Qwen2-7B-instruct": 7_069_121_024,
+    "nvidia/llama-embed-nemotron-8b": 7_504_924_672,
     "google/embeddinggemma-300m": 302_863_104,
     "intfloat/e5-mistral-7b-instruct": 7_110_660_096,
 }
@@ -77,7 +79,18 @@ def imported(folder: Any, config: dict[str, Any], name: str = "model") -> gz.Mod
         ("ModernBertConfig", "ModernBertModel", {"attention_bias": True, "mlp_bias": True, "num_hidden_layers": 10}),
         ("Qwen3Config", "Qwen3Model", {"vocab_size": 151665}),
         ("MistralConfig", "MistralModel", {}),
+        ("Qwen2Config", "Qwen2Model", {"is_causal": False}),
+        ("GemmaConfig", "GemmaModel", {"use_bidirectional_attention": True}),
+        ("Gemma4TextConfig", "Gemma4TextModel", {"use_bidirectional_attention": "all"}),
         ("LlamaConfig", "LlamaForSequenceClassification", {"num_labels": 7}),
+        ("LlamaConfig", "LlamaForTokenClassification", {"num_labels": 7}),
+        ("LlamaConfig", "LlamaForQuestionAnswering", {}),
+        ("BertConfig", "BertForSequenceClassification", {"num_labels": 1}),
+        ("BertConfig", "BertForTokenClassification", {"num_labels": 9}),
+        ("BertConfig", "BertForQuestionAnswering", {}),
+        ("XLMRobertaConfig", "XLMRobertaForSequenceClassification", {"num_labels": 1}),
+        ("ModernBertConfig", "ModernBertForSequenceClassification", {"num_labels": 3}),
+        ("ModernBertConfig", "ModernBertForTokenClassification", {"classifier_bias": True}),
         ("Gemma3TextConfig", "Gemma3TextModel", {"use_bidirectional_attention": True}),
     ],
 )
@@ -89,6 +102,67 @@ def test_parameters_are_those_of_transformers(tmp_path, config: str, model: str,
     ours = imported(tmp_path, made.to_dict() | {"architectures": [model]})
     assert int(gz.parameter_count(ours).total) == sum(p.numel() for p in real.parameters())
     assert float(ours.lm_head) == 0.0
+    both_ways = "Bert" in config or any(key in changes for key in ("is_causal", "use_bidirectional_attention"))
+    assert float(ours.bidirectional or 0) == both_ways or model.startswith(("Roberta", "XLMRoberta"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sequences", "tokens"), [(1, 7), (2, 12), (3, 33)])
+@pytest.mark.parametrize(
+    ("config", "model", "changes"),
+    [
+        ("BertConfig", "BertModel", {"intermediate_size": 200}),
+        ("RobertaConfig", "RobertaModel", {"intermediate_size": 200}),
+        ("LlamaConfig", "LlamaModel", {"is_causal": False, "intermediate_size": 160, "num_key_value_heads": 2}),
+    ],
+)
+def test_flops_are_those_of_pytorch(tmp_path, config: str, model: str, changes: dict[str, Any], sequences, tokens):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    counter = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode(display=False)
+    small = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 500}
+    made = getattr(transformers, config)(**small, **changes, attn_implementation="eager")
+    with torch.device("meta"), torch.no_grad():
+        real = getattr(transformers, model)(made, **({} if config == "LlamaConfig" else {"add_pooling_layer": False}))
+        with counter:
+            real.eval()(torch.ones((sequences, tokens), dtype=torch.long))
+    ours = imported(tmp_path, made.to_dict() | {"architectures": [model]})
+    count = gz.flop_count(ours, gz.Workload(sequences, tokens), "encode")
+    assert round(count.gemm + count.attention) == counter.get_total_flops()
+    # Of each layer and channel a multiplication and an addition, for scores and for values.
+    assert count.attention == 3 * 4 * 96 * sequences * tokens**2
+
+
+def test_a_model_of_the_hub_has_its_repositorys_name(tmp_path):
+    folder = tmp_path / "models--Qwen--Qwen3-Embedding-8B" / "snapshots" / "0123abcd"
+    folder.mkdir(parents=True)
+    config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": 151665, "head_dim": 128,
+              "hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+              "intermediate_size": 12288, "tie_word_embeddings": False}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    ours = gz.Model.from_hugging_face(folder / "config.json")
+    assert ours.name == "Qwen3-Embedding-8B"
+    assert int(gz.parameter_count(ours).total) == 7_567_295_488
+
+
+def test_llama_that_sees_both_ways_is_read(tmp_path):
+    config = {"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalModel"], "vocab_size": 128256,
+              "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+              "intermediate_size": 14336, "auto_map": {"AutoModel": "m.LlamaBidirectionalModel"}}  # fmt: skip
+    ours, kept = imported(tmp_path, config), gz.model("llama-embed-nemotron-8b")
+    assert gz.parameter_count(ours).total == gz.parameter_count(kept).total == 7_504_924_672
+    assert encoded(ours).latency == encoded(kept).latency
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "mistral", "sliding_window": 64, "is_causal": False}, "windows of a decoder"),
+        ({"model_type": "mamba", "is_causal": False}, "states of a decoder"),
+    ],
+)
+def test_decoders_that_cannot_see_both_ways_are_refused(tmp_path, config: dict[str, Any], words: str):
+    with pytest.raises(ValueError, match=words):
+        imported(tmp_path, config)
 
 
 def test_a_checkpoint_of_embeddings_has_no_head(tmp_path):
@@ -187,6 +261,28 @@ def test_compiled_is_not_compiled_and_slopes_are_differences():
     assert float(jax.grad(latency)(at)) == pytest.approx(slope, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_weights_are_all_parameters_and_tokens_follow_sequences(name: str):
+    found = encoded(name)
+    assert float(found.weights) == pytest.approx(2 * float(gz.parameter_count(name).total), rel=1e-6)
+    assert float(found.token_throughput) == pytest.approx(300 * float(found.throughput), rel=1e-6)
+    # Without a cache or logits only activations are beside the weights.
+    assert float(found.memory) == pytest.approx(float(found.weights + found.activations), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_single_precision_and_one_rank_change_nothing(name: str):
+    question = Question("encode", gz.Assumptions(), ("latency", "memory", "energy"))
+    case = make_case(gz.model(name), workload=LOAD)
+    one = make_case(gz.model(name), workload=LOAD, parallelism=gz.Parallelism(tp=1, pp=1, cp=1))
+    exact, alone = compiled(question)(case), compiled(question)(one)
+    with jax.enable_x64(False):
+        single = compiled(question)(case)
+    for figure in ("latency", "memory", "energy"):
+        assert float(getattr(alone, figure)) == float(getattr(exact, figure))
+        assert float(getattr(single, figure)) == pytest.approx(float(getattr(exact, figure)), rel=1e-5)
+
+
 # --------------------------------------------------------------------------------------------------- what is refused
 
 
@@ -208,6 +304,24 @@ def test_what_takes_requests_is_refused():
     ):
         with pytest.raises(ValueError, match="no language model head"):
             ask()
+
+
+def test_a_model_that_sees_both_ways_generates_nothing_with_a_head_either():
+    both = gz.model("llama-3.1-8b").replace(bidirectional=1)
+    with pytest.raises(ValueError, match="sees both ways") as caught:
+        gz.estimate(both, "H100-SXM")
+    assert len(str(caught.value)) <= 300
+    with pytest.raises(ValueError, match="sees both ways"):
+        gz.sweep([both, "bge-m3"], "H100-SXM", stage="prefill", progress=False)
+    with pytest.raises(ValueError, match="'bge-m3': has no language model head"):
+        gz.estimate("llama-3.1-8b", "H100-SXM", speculation=gz.Speculation(gz.model("bge-m3"), 3, 0.7))
+    with pytest.raises(ValueError, match="no language model head"):
+        gz.flop_count("bge-m3", gz.Workload(1, 10))
+
+
+def test_only_the_prompt_counts_for_the_context_limit(recwarn):
+    encoded("bge-large-en-v1.5", gz.Workload(1, 512, 128))
+    assert not recwarn.list
 
 
 def test_a_list_with_others_has_the_reason():
