@@ -19,7 +19,8 @@ HEAD = """# Families that `gz.Model.from_hugging_face` reads
 The default config of each `model_type` in transformers {version}, counted by `gz.parameter_count` and by PyTorch on the
 meta device. Made by `python benchmarks/families.py`; `tests/test_exact_parameters.py` holds more configs of each.
 The text part of vision-language configs is read; modules for multi-token prediction are counted apart, as
-`ParameterCount.mtp`, and are in no column here, nor in PyTorch's count.
+`ParameterCount.mtp`, and are in no column here, nor in PyTorch's count. Encoders have no head, and the pooler that
+their class has.
 
 | `model_type` | parameters | PyTorch | active | attention | ssm | ffn | experts | embedding + head | norms |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
@@ -32,9 +33,11 @@ def count(kind: str) -> tuple[gz.ParameterCount, int]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(json.dumps({**config.to_dict(), "model_type": kind}, default=str))
-        mine = gz.parameter_count(gz.Model.from_hugging_face(file))
+        read = gz.Model.from_hugging_face(file)
+    mine = gz.parameter_count(read)
+    made = transformers.AutoModelForCausalLM if read.lm_head is None else transformers.AutoModel
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = made.from_config(config)
     return mine, sum(parameter.numel() for parameter in model.parameters())
 
 
