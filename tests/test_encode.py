@@ -246,15 +246,19 @@ def test_a_grid_is_its_points_and_more_bandwidth_is_never_slower(name: str):
         assert float(at) == pytest.approx(float(one.latency), rel=1e-5)
 
 
+def figure(result: Any) -> Any:
+    return result.latency
+
+
 def test_compiled_is_not_compiled_and_slopes_are_differences():
     case = make_case(gz.model("modernbert-base"), workload=LOAD, engine=gz.Engine(2000))
     question = Question("encode", gz.Assumptions(), ("latency",))
     with jax.disable_jit():
-        plain = float(evaluate(case, question).latency)
-    assert float(compiled(question)(case).latency) == pytest.approx(plain, rel=1e-12)
+        plain = float(figure(evaluate(case, question)))
+    assert float(figure(compiled(question)(case))) == pytest.approx(plain, rel=1e-12)
 
     def latency(bandwidth: Any) -> Any:
-        return evaluate(make_case(case.model, case.platform.replace(mem_bw=bandwidth), LOAD), question).latency
+        return figure(evaluate(make_case(case.model, case.platform.replace(mem_bw=bandwidth), LOAD), question))
 
     at = 3e12
     slope = (float(latency(at * 1.001)) - float(latency(at * 0.999))) / (0.002 * at)
