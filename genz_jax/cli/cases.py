@@ -87,10 +87,11 @@ def read(options: Mapping[str, Any], axis_texts: Sequence[str] = ()) -> Asked:
     speculation = _read_speculation(options)
     if chunks and lists["workload"] is None:
         lists["workload"] = Workload()
-    parts = [lists[what] for what in ("model", "platform", "workload")]
     with warnings.catch_warnings():  # the lengths that are asked for come from other options
         warnings.simplefilter("ignore", ContextWarning)
-        case, shown = read_case(*parts, None, lists["precision"], speculation)
+        case, shown = read_case(
+            lists["model"], lists["platform"], lists["workload"], None, lists["precision"], speculation
+        )
     # Lists have no name of their own; precisions are a list where those of the models differ.
     lists_of = [what for what in names if len(names[what]) > 1 or what == "precision"]
     listed = {what: getattr(case, what) for what in lists_of}
