@@ -104,11 +104,18 @@ def interrupted(process: subprocess.Popen, delay: float, number: int = signal.SI
     return process.returncode, errors
 
 
+def has_mapped(process: int, name: str) -> bool:
+    """Whether a process has loaded a library; its list cannot be read while it is being started."""
+    try:
+        return name in Path(f"/proc/{process}/maps").read_text()
+    except OSError:
+        return False
+
+
 def test_an_interrupt_during_imports():
     process = start(*SWEEP)
-    maps = Path(f"/proc/{process.pid}/maps")
     # NumPy is one of the first packages to be imported, long before the last.
-    while "multiarray" not in maps.read_text():
+    while process.poll() is None and not has_mapped(process.pid, "multiarray"):
         time.sleep(0.01)
     assert interrupted(process, 0.0) == (130, "")
 
@@ -181,7 +188,21 @@ def test_a_signal_while_a_file_is_written_leaves_nothing(tmp_path, number):
 
 
 def test_an_interrupted_store_says_how_to_go_on(tmp_path):
-    big = ["sweep", "-m", "gpt2", "-p", "H100-SXM", "--figures", "tpot", "--store", "x.zarr", "--chunks", "mem_bw=1"]
+    big = [
+        "sweep",
+        "-m",
+        "gpt2",
+        "-p",
+        "H100-SXM",
+        "--input",
+        "500",
+        "--figures",
+        "tpot",
+        "--store",
+        "x.zarr",
+        "--chunks",
+        "mem_bw=1",
+    ]
     big += ["--axis", "mem_bw=1TB/s:9TB/s:2000", "--axis", "flops=1e14:1e16:100"]
     process = start(*big, cwd=tmp_path)
     folder = tmp_path / "x.zarr" / "done" / "c"

@@ -18,6 +18,9 @@ FINITE = assumptions.default.replace(infeasible="finite")
 
 CHIP = gz.platform("H100-SXM").replace(mem_capacity="10 TB", network=(gz.NetworkLevel(2**20, "450 GB/s", "1 us"),))
 PARALLEL = ("parallelism.tp", "parallelism.ep", "parallelism.pp", "parallelism.dp", "parallelism.cp")
+SMOOTH = ("dp", "micro_batches", "kv_outliers")
+"""Numbers by which others are divided or multiplied without rounding, so that a small step tells the derivative."""
+
 SWITCHES = ("v_head_dim", "input_size", "q_lora_rank", "size", "top_k", "tied_embeddings", "value_projection")
 """Numbers of which 0 stands for another value or for another computation."""
 
@@ -31,7 +34,11 @@ def sides(case: Case) -> tuple[list[tuple[str, float, float, float]], Case]:
         x, last = float(leaf), path.split(".")[-1]
         if last.endswith("_format") or (x == 0 and (last in SWITCHES or path.startswith("platform.rates"))):
             continue
-        if path in PARALLEL:
+        if (path == "parallelism.tp" and ranks <= 2) or (path == "parallelism.ep" and x <= 2):
+            continue  # collectives begin between one rank and two
+        if last in SMOOTH:
+            steps = (1e-4 * x, 1e-4 * max(x, 1.0))
+        elif path in PARALLEL:
             steps = (x / 2, x)
         elif last in ("heads", "kv_heads", "key_heads", "value_heads", "groups", "experts"):
             steps = (x / 2, x)
@@ -69,7 +76,8 @@ def check(case: Case, stage: str, figure: str) -> set[str]:
 
 
 def served(model: str, **spread: float) -> Case:
-    sizes = {"tp": 4, "pp": 2, "dp": 2} | spread
+    # As many micro-batches whatever the stages, so that the two are told apart.
+    sizes = {"tp": 4, "pp": 2, "dp": 2, "micro_batches": 2} | spread
     return make_case(gz.model(model), CHIP, gz.Workload(64, 2048, 256, 2), gz.Parallelism(**sizes), gz.Precision("fp8"))
 
 
@@ -91,7 +99,9 @@ def test_known_slopes_of_model_shape():
 @pytest.mark.parametrize("stage", ["decode", pytest.param("prefill", marks=pytest.mark.slow)])
 def test_slopes_are_between_differences(stage: str):
     touched = check(served("llama-3.1-8b"), stage, "latency")
-    assert {"parallelism.tp", "parallelism.pp", "parallelism.dp", "workload.batch", "precision.weights"} <= touched
+    assert {"parallelism.tp", "parallelism.pp", "parallelism.dp", "workload.batch"} <= touched
+    # A prompt's linear layers wait for arithmetic, whatever their bytes.
+    assert ("precision.weights" in touched) == (stage == "decode")
     assert {"model.vocab_size", "model.attention.heads", "model.attention.kv_heads"} <= touched
     assert {"model.ffn.intermediate_size", "model.hidden_size", "model.ffn.layers", "model.attention.layers"} <= touched
 

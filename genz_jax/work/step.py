@@ -145,7 +145,7 @@ class Segment(eqx.Module):
         if not assumptions.causal:
             return self.context, self.queries * self.context
         if not self.prefill:
-            context = self.context if window is None else jnp.clip(window - self.newer, 0.0, self.context)
+            context = self.context if window is None else self._inside(window)
             return context, self.queries * context
         past, queries = self.context - self.queries, self.queries
         if window is None:
@@ -157,6 +157,15 @@ class Segment(eqx.Module):
         side = jnp.minimum((window - 1.0) / 2.0, queries - 1.0)
         both = queries + 2.0 * (queries * side - side * (side + 1.0) / 2.0)
         return jnp.minimum(self.context, queries + window - 1.0), self._either(pairs, both)
+
+    def _inside(self, window: Number) -> Number:
+        """Tokens of the stretch that a window still holds: window − newer, from none to all of them.
+
+        A mean over positions has stretches that end where a window is just full; there the slope is that of the stretch.
+        """
+        left = window - self.newer
+        full = left > self.context if self.grows == "context" else left >= self.context
+        return jnp.where(left <= 0.0, 0.0, jnp.where(full, self.context, left))
 
     def _either(self, causal: Number, both: Number) -> Number:
         """Pairs of a causal model, or of one that sees both ways."""
