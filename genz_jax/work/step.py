@@ -161,7 +161,7 @@ class Segment(eqx.Module):
     def _inside(self, window: Number) -> Number:
         """Tokens of the stretch that a window still holds: window − newer, from none to all of them.
 
-        A mean over positions has stretches that end where a window is just full; there the slope is that of the stretch.
+        A mean over positions has stretches that end where a window is just full, and there the slope of the stretch.
         """
         left = window - self.newer
         full = left > self.context if self.grows == "context" else left >= self.context
