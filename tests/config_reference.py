@@ -43,9 +43,17 @@ def theirs(kind: str, values: dict[str, Any]) -> dict[str, Any]:
         "hidden_size": config.hidden_size,
         "tied": tied,
     }
+    if config.model_type == "mllama_text_model":  # without images eight layers, or as many as are named, are skipped
+        found["layers"] -= sum(i < config.num_hidden_layers for i in config.cross_attention_layers)
+        found["kinds"] = {"full_attention": found["layers"]}
+    if config.model_type == "longcat_flash":  # two attentions a layer, and memory for experts that do nothing
+        found["layers"] = config.num_layers
+        idle = config.num_layers * config.zero_expert_num * 2 * config.expert_ffn_hidden_size * config.hidden_size
+        found["parameters"] -= idle
     if (heads := getattr(config, "num_key_value_heads", None)) is not None:
         found["kv_heads"] = heads
-    if any(module.__class__.__name__.endswith("Experts") for module in model.modules()):
+    idle = getattr(config, "zero_expert_num", 0)  # of LongCat, where only a share of the experts taken works
+    if not idle and any(module.__class__.__name__.endswith("Experts") for module in model.modules()):
         found["experts"] = [
             next(getattr(config, key) for key in keys if hasattr(config, key)) for keys in (_EXPERTS, _TOP_K)
         ]
@@ -60,7 +68,8 @@ def ours(file: Path) -> dict[str, Any]:
     windows = []
     if m.attention is not None:
         shared = float(m.attention.shared_kv_layers)
-        both = bool(m.attention.input_size)  # of Zamba, whose blocks stand beside a state
+        # Blocks of Zamba and layers of Falcon-H1 stand beside a state.
+        both = bool(m.attention.input_size) or (m.ssd is not None and m.ssd.layers == m.attention.layers == m.layers)
         kinds["hybrid" if both else "full_attention"] += float(m.attention.layers) - shared
         kinds["dummy"] += shared
         linear -= both * float(m.attention.layers)
@@ -84,6 +93,10 @@ def ours(file: Path) -> dict[str, Any]:
         kinds["heavily_compressed_attention"] += heavy
         kinds["sliding_attention"] += float(part.layers) - sparse - heavy
         windows = [float(part.window)] if part.layers > sparse + heavy else []
+    if m.short_convolution is not None:
+        kinds["conv"] += float(m.short_convolution.layers)
+    if m.latent_attention is not None and m.latent_attention.layers == 2 * m.layers:  # LongCat's two a layer
+        linear = 0.0
     kinds["linear_attention"] += linear
     kinds["dummy"] += max(float(m.layers) - sum(kinds.values()), 0)
     return {
@@ -130,9 +143,17 @@ _WORDS = {
     **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), ("indexed_attention",)),
     **dict.fromkeys(("zamba", "zamba2"), (_LINEAR, "hybrid")),
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), (_LINEAR, _FULL)),
-    **dict.fromkeys(("kimi_linear", "minimax", "granitemoehybrid"), (_LINEAR, _FULL)),
+    **dict.fromkeys(("kimi_linear", "minimax", "granitemoehybrid", "bailing_hybrid"), (_LINEAR, _FULL)),
+    **dict.fromkeys(("lfm2", "lfm2_moe"), (_FULL, "conv")),
 }
 """Kinds of layers of architectures that have others than full and windowed attention."""
+
+_NEEDED = {
+    "dots1": ("n_shared_experts", "n_routed_experts", "num_experts_per_tok"),
+    "lfm2_moe": ("layer_types",),
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe"), ("head_dim",)),
+}
+"""Keys that a class needs and has no default for."""
 
 _OLD_KEYS = {
     **{kind: {"sliding_window_pattern": "interval"} for kind in ("cohere2", "gemma3_text")},
@@ -228,6 +249,10 @@ def draw(kind: str, rng: random.Random) -> dict[str, Any]:
             value = by.value(key, types)
             if value is not None or "null" in types:
                 values[key] = value
+    for key in _NEEDED.get(name, ()):
+        types = config_classes()[name].keys[key][0]
+        while values.get(key) is None:
+            values[key] = by.value(key, types)
     if name in ("mamba2", "bamba", "granitemoehybrid", "zamba2"):  # whose classes want sizes that fit
         own = "" if name == "mamba2" else "n_mamba_" if name == "zamba2" else "mamba_n_"
         values |= {"num_heads" if not own else f"{own}heads": by.heads, "hidden_size": by.width}

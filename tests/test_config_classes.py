@@ -24,6 +24,10 @@ NOT_BUILT = {  # what transformers cannot make of a config that says nothing
 }
 WITHOUT_DEFAULT = {  # what we refuse where nothing is said
     "deepseek_v2": "no 'num_experts_per_tok'",
+    "dots1": "no 'n_shared_experts'",
+    "hunyuan_v1_dense": "no head_dim",
+    "hunyuan_v1_moe": "no head_dim",
+    "lfm2_moe": "no layer_types",
     "glm4_moe": "hidden_size 4096 is no multiple of num_attention_heads 96",
     "ministral": "no head_dim",
     "nemotron": "no num_key_value_heads",

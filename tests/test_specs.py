@@ -35,6 +35,7 @@ EXAMPLES = {
     "SSD": gz.model("mamba2-2.7b").ssd,
     "DeltaNet": gz.DeltaNet(36, 16, 32, 128, 128, 4, decay_rank=64, gate_rank=64),
     "LinearAttention": gz.LinearAttention(8, 16, 64),
+    "ShortConvolution": gz.ShortConvolution(10, 2048, 3),
     "Indexer": gz.Indexer(61, 64, 128, 2048),
     "SparseAttention": gz.SparseAttention(4, 32, 8, 128, indexer=gz.Indexer(4, 4, 128, 2048)),
     "CompressedAttention": gz.CompressedAttention(4, 64, 512, 1024, 128, 8, 1024),
@@ -104,7 +105,15 @@ def test_no_number_is_words(kind, field):
 
 
 ATTENTION = {"Attention", "LocalAttention", "SparseAttention"}
-MIXERS = ATTENTION | {"LatentAttention", "CompressedAttention", "SSM", "SSD", "DeltaNet", "LinearAttention"}
+MIXERS = ATTENTION | {
+    "LatentAttention",
+    "CompressedAttention",
+    "SSM",
+    "SSD",
+    "DeltaNet",
+    "LinearAttention",
+    "ShortConvolution",
+}
 ZERO_OK = {
     **{key: {"Rates"} for key in ("tf32", "fp16", "fp8", "int8", "fp6", "fp4", "int4", "int2")},
     **{key: {"Precision"} for key in (f"{name}_format" for name in specs.TENSORS)},
@@ -112,6 +121,7 @@ ZERO_OK = {
     **{key: {"Precision"} for key in ("kv_outliers", "kv_rank")},
     "memory_reserve": {"Platform"},
     "runtime_memory": {"Platform"},
+    **{key: {"Model"} for key in ("lm_head", "bidirectional")},
     **{key: {"Workload"} for key in ("cached_tokens", "cache_hit_rate")},
     "layers": MIXERS | {"FFN", "MoE", "Indexer", "Compressor", "LayerEmbedding", "Projection", "ResidualStreams"},
     "v_head_dim": ATTENTION,
@@ -121,7 +131,7 @@ ZERO_OK = {
     "norms": MIXERS | {"FFN", "MoE"},
     "qk_norms": ATTENTION,
     "inner_norms": {"SSM", "SSD", "LinearAttention"},
-    "biases": ATTENTION | {"LatentAttention", "CompressedAttention", "SSM", "SSD", "FFN", "MoE"},
+    "biases": ATTENTION | {"LatentAttention", "CompressedAttention", "SSM", "SSD", "ShortConvolution", "FFN", "MoE"},
     "tied_layers": ATTENTION | {"FFN"},
     "shared_kv_layers": ATTENTION,
     "top_k": {"Indexer"},

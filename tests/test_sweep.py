@@ -155,6 +155,8 @@ EVERYTHING = Case(
         ssd=gz.SSD(2, 16, 64, 32, 1, 4, inner_norms=1024, biases=64),
         delta_net=gz.DeltaNet(2, 4, 8, 64, 64, 4, decay_rank=16, gate_rank=32),
         linear_attention=gz.LinearAttention(2, 8, 64, inner_norms=512),
+        short_convolution=gz.ShortConvolution(2, 512, 4, biases=8),
+        lm_head=0.5,
         ffn=gz.FFN(6, 1024, biases=64, tied_layers=2),
         moe=gz.MoE(
             6, 8, 2, 256, 2, 1, 512, biases=64, router_biases=8, shared_gate=0.5, latent=gz.LatentExperts(128, norm=0.5)
@@ -192,7 +194,8 @@ def numbers_of(case: Case) -> dict[tuple[str, str], tuple[float, Rule]]:
                 else:
                     rule = next(f.metadata.get("rule") for f in dataclasses.fields(at) if f.name == name)
                     at = getattr(at, name)
-            found[part.name, path] = (float(at), rule)
+            if at is not None:  # bidirectional: what sees both ways generates nothing
+                found[part.name, path] = (float(at), rule)
     return found
 
 

@@ -99,7 +99,8 @@ def _gptj(c: Config) -> Model:
 def _mllama(c: Config) -> Model:
     """Llama 3.2 Vision without images: the layers that attend to an image are held and skipped."""
     hidden, layers = c.size("hidden_size"), c.size("num_hidden_layers")
-    default = [i for i in range(3, layers, 5)] if c.get("cross_attention_layers") is None else None
+    c.refuse(c.flag("tie_word_embeddings"), "tie_word_embeddings: its embedding has rows that its head has not")
+    default = [i for i in range(3, 39, 5) if i < layers] if c.get("cross_attention_layers") is None else None
     crossed = len(c.places("cross_attention_layers", layers) or default or [])
     c = c.with_keys(num_hidden_layers=layers - crossed)
     no_windows(c)

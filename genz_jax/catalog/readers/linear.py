@@ -128,8 +128,11 @@ def _minimax(c: Config) -> Model:
 
 def _bailing(c: Config) -> Model:
     """Ling 3: Kimi delta attention with decays of full rank between gated latent attention layers."""
-    layers, heads, size = c.size("num_hidden_layers"), c.size("num_attention_heads"), c.size("head_dim")
+    layers, heads = c.size("num_hidden_layers"), c.size("num_attention_heads")
+    # A config that transformers has written has the head size of latent attention under head_dim.
+    size = c.size("linear_head_dim", default=c.size("head_dim"))
     hidden, every = c.size("hidden_size"), c.size("layer_group_size")
+    c.refuse(c.flag("tie_word_embeddings"), "tie_word_embeddings: its code has a head of its own")
     given = c.kinds("layer_types", allowed=(FULL, LINEAR))
     kinds = [FULL if (i + 1) % every == 0 else LINEAR for i in range(layers)] if given is None else given
     linear = kinds.count(LINEAR)
