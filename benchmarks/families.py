@@ -20,7 +20,7 @@ The default config of each `model_type` in transformers {version}, counted by `g
 meta device. Made by `python benchmarks/families.py`; `tests/test_exact_parameters.py` holds more configs of each.
 The text part of vision-language configs is read; modules for multi-token prediction are counted apart, as
 `ParameterCount.mtp`, and are in no column here, nor in PyTorch's count. Encoders have no head, and the pooler that
-their class has.
+their class has. LongCat's count leaves out the weights that transformers allocates for experts that do nothing.
 
 | `model_type` | parameters | PyTorch | active | attention | ssm | ffn | experts | embedding + head | norms |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
@@ -41,6 +41,15 @@ def count(kind: str) -> tuple[gz.ParameterCount, int]:
     return mine, sum(parameter.numel() for parameter in model.parameters())
 
 
+def why(error: Exception) -> str:
+    """Why a family has no row, in a line."""
+    text = str(error).splitlines()[0]
+    if "Unrecognized" in text:
+        return "transformers has no such causal language model"
+    *_, ours = text.rpartition("config.json: ")
+    return f"{type(error).__name__}: {ours}"
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
@@ -49,7 +58,7 @@ def main() -> None:
         try:
             mine, theirs = count(kind)
         except Exception as error:  # what transformers cannot build is listed with its reason
-            left[kind] = f"{type(error).__name__}: {str(error).splitlines()[0].rpartition('config.json: ')[2][:90]}"
+            left[kind] = why(error)
             continue
         parts = (mine.active, mine.attention, mine.ssm, mine.ffn, mine.experts, mine.embedding + mine.head, mine.norms)
         same = "equal" if float(mine.total) == theirs else f"{theirs:,}"
@@ -57,7 +66,7 @@ def main() -> None:
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     text = HEAD.format(version=transformers.__version__) + "\n".join(lines) + "\n"
     if left:
-        text += "\nWithout such a row:\n\n" + "\n".join(f"- `{kind}`: {why}" for kind, why in left.items()) + "\n"
+        text += "\nWithout such a row:\n\n" + "\n".join(f"- `{kind}`: {reason}" for kind, reason in left.items()) + "\n"
     Path(__file__).parent.parent.joinpath("docs", "families.md").write_text(text)
 
 

@@ -40,6 +40,7 @@ WHY = {
     "sparse_attention": "a query sees the tokens that the indexer selects (arXiv 2512.02556; none of these models)",
     "collectives": "ranks that meet at a switch need not pass a ring",
     "even_sharding": "engines demand heads that divide evenly (all do here)",
+    "prefill": "engines bound the tokens of a pass (max_num_batched_tokens, vLLM)",
     "first_token_from_prefill": "prefill gives the first output token",
     "bonus_token": "a verification pass gives a token more (no speculation here; arXiv 2211.17192)",
     "energy_of": "energy of all devices, not of one",

@@ -62,7 +62,10 @@ class SearchSpace:
         if len(set(texts)) < len(texts):
             raise ValueError(f"precision: a name stands twice in {', '.join(texts)}; give a mapping with other names")
         names["precision"] = ", ".join(texts)
-        names["workload"] = case.workload.name or "input {:g}, output {:g}".format(*map(float, tokens))
+        lengths = [f"input {float(tokens[0]):g}"]
+        if question.stage not in ("encode", "prefill"):
+            lengths.append(f"output {float(tokens[1]):g}")
+        names["workload"] = case.workload.name or ", ".join(lengths)
         return cls(case, names, precisions, question)
 
     @property
