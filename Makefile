@@ -26,6 +26,10 @@ demo: $(VENV)/installed
 		--axis tp=1,8 --batch 32 --input 2048 --output 256 \
 		-o demo/sweep.nc --plot demo/design_space.png --plot-figure latency
 
+# What is compiled is kept on the disk for the other workers, processes and tiers.
+test test-slow: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+test test-slow: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.1
+
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 

@@ -177,6 +177,13 @@ def _mimo_v2(c: Config) -> Model:
     return make_model(c, False, parts, read_ffn(c, layers - sparse), read_moe(c, sparse))
 
 
+def _mimo_v2_flash(c: Config) -> Model:
+    """MiMo V2 Flash, whose class has sinks in the windowed layers and no others, whatever the keys say."""
+    c.expect("add_full_attention_sink_bias", False)
+    c.expect("add_swa_attention_sink_bias", True)
+    return _mimo_v2(c)
+
+
 def _patterned(c: Config, key: str, kinds: list[str], word: str = SLIDING) -> int:
     """How many layers are of a kind, which an older key must not contradict."""
     marks = c.marks(key, len(kinds))
@@ -294,7 +301,8 @@ READERS = {
     "dbrx": _dbrx,
     **dict.fromkeys(("grok", "grok-1"), _grok),
     "llama4_text": _llama4,
-    **dict.fromkeys(("mimo_v2", "mimo_v2_flash"), _mimo_v2),
+    "mimo_v2": _mimo_v2,
+    "mimo_v2_flash": _mimo_v2_flash,
     **dict.fromkeys(("step3p5", "step3p7"), _step3),
 }
 """Reader of each mixture of experts, by the config's `model_type`."""

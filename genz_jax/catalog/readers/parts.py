@@ -113,7 +113,8 @@ def no_windows(c: Config) -> None:
 def read_latent_attention(c: Config, layers: int | None = None) -> dict[str, Any]:
     layers = c.size("num_hidden_layers") if layers is None else layers
     heads, bias = c.size("num_attention_heads"), c.flag("attention_bias")
-    q_rank, kv_rank = c.size("q_lora_rank", default=0, least=0), c.size("kv_lora_rank")
+    # Null is a full query projection; 0 would be a query of rank zero.
+    q_rank, kv_rank = 0 if c.get("q_lora_rank") is None else c.size("q_lora_rank"), c.size("kv_lora_rank")
     rope = c.size("qk_rope_head_dim")
     biases = bias * (q_rank + kv_rank + rope + c.size("hidden_size"))
     index = None
