@@ -344,8 +344,8 @@ def test_models_that_cannot_be_say_why(name: str, changes: dict[str, float], rea
 
 
 def test_all_reasons_are_tested():
-    # Workloads that cannot be: tests/test_serving_physics.py and tests/test_sense.py.
-    elsewhere = {Reason.cached_beyond_prompt, Reason.chunks_do_not_agree}
+    # Workloads that cannot be: tests/test_serving_physics.py and tests/test_sense.py; encoders: tests/test_encode.py.
+    elsewhere = {Reason.cached_beyond_prompt, Reason.chunks_do_not_agree, Reason.no_head}
     assert {reason for *_, reason in [*IMPOSSIBLE, *BROKEN]} | elsewhere == set(Reason)
 
 

@@ -42,7 +42,7 @@ REASONS = {
     Reason.dp_beyond_batch: "more data parallel replicas than requests",
     Reason.cp_beyond_tokens: "more context parallel ranks than prompt tokens",
     Reason.cached_beyond_prompt: "all of the prompt is cached, but prefill runs at least its last token",
-    Reason.no_head: "an embedding model or encoder generates nothing; its stage is encode",
+    Reason.no_head: "an embedding model or encoder generates nothing: its stage is encode",
     Reason.chunks_do_not_agree: "a chunk without tokens or KV length, or prompts that do not divide their sequences",
 }
 

@@ -281,10 +281,9 @@ def _minimax_m3(c: Config) -> Model:
         whole["sparse_attention"] = SparseAttention(selective, *numbers, qk_norms=2 * size, indexer=index)
     marks = c.marks("moe_layer_freq", layers) or [True] * layers
     sparse = layers - read_mlp_kinds(c, [not mark for mark in marks])
-    shared = c.size("n_shared_experts", default=1, least=0)
-    experts = read_moe(
-        c, sparse, shared_experts=shared, shared_intermediate_size=c.size("shared_intermediate_size") if shared else 0
-    )
+    # The class has one shared expert, whatever this key says.
+    c.refuse(c.size("n_shared_experts", default=1, least=0) != 1, "n_shared_experts: other than one")
+    experts = read_moe(c, sparse, shared_experts=1, shared_intermediate_size=c.size("shared_intermediate_size"))
     dense = read_ffn(c, layers - sparse, size=c.size("dense_intermediate_size")) if layers - sparse else {}
     return make_model(c, False, whole, dense, experts)
 
