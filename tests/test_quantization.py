@@ -412,6 +412,16 @@ UNIFORM = {
         # Two of 126 MLPs in 16 bits: 8 + 8 · 2/126 = 8 + 130/1024 bits, and products in FP8.
         "bf16/ffn=fp8:1024x130-fp8",
     ),
+    "an eighth of the layers in 16 bits": (  # 1.125 times the time of FP8, 0.56 of that of 16 bits
+        LLAMA,
+        {"quant_method": "fbgemm_fp8", "modules_to_not_convert": [f"model.layers.{i}" for i in (0, 1, 30, 31)]},
+        "fp8:1024x1024-fp8-bf16/embedding=bf16",
+    ),
+    "five eighths of the layers in 16 bits": (  # 1.625 times the time of FP8, 0.81 of that of 16 bits
+        LLAMA,
+        {"quant_method": "fbgemm_fp8", "modules_to_not_convert": [f"model.layers.{i}" for i in range(20)]},
+        "13bit-bf16-bf16/embedding=bf16",
+    ),
     "openai/gpt-oss-120b": (
         GPT_OSS,
         {

@@ -1,14 +1,12 @@
 """Scheme: which format each linear layer of a checkpoint has, and the text of the precision that says it."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from genz_jax.catalog.config import refusal, shown
 from genz_jax.catalog.quantization.modules import Module
-from genz_jax.formats import FORMATS, read_format
-
-SMALL = 0.05
-"""Share of a kind's weights up to which layers in a wider format change its bytes and not its arithmetic."""
+from genz_jax.formats import FORMAT_BYTES, FORMATS, read_format
 
 LARGE_BLOCK = 1024
 """Weights with one scale from which on the scale is left out: 32 bits for so many are 0.4 % of 8 bits."""
@@ -69,8 +67,8 @@ def _bits_text(bits: float) -> str:
 def precision_text(scheme: Scheme, modules: Sequence[Module]) -> str:
     """The precision as text: formats of attention and of the cache, and those of other kinds that differ.
 
-    Where layers of one kind differ, bytes are exact: the kind has the mean of its bits. It runs at the widest of its
-    formats, but where only `SMALL` of its weights are wider than the rest, at that of the rest.
+    Where layers of one kind differ, bytes are exact: the kind has the mean of its bits. Of its formats it runs at the
+    one whose products would take nearest to the time that the layers take, each in its own.
     """
     kinds: dict[str, list[tuple[Format, float]]] = {}
     for module in modules:
@@ -107,12 +105,12 @@ def _joined(formats: Iterable[tuple[Format, float]]) -> Format:
     mean = bits / total
     if len(sizes) == 1 and not next(iter(sizes)).table:
         return next(iter(sizes))
-    most = max(sizes, key=lambda format: (sizes[format], format))
-    wider = {format: size for format, size in sizes.items() if format.arithmetic < most.arithmetic}
-    if sum(wider.values()) > SMALL * total:
-        widest = min(format.arithmetic for format in wider)
-        most = max((f for f in wider if f.arithmetic == widest), key=lambda format: (sizes[format], format))
-    return Format(_element_text(mean, most), most.activations)
+    # Products of a format take time as its bytes.
+    width = {format: FORMAT_BYTES[FORMATS[format.arithmetic]] for format in sizes}
+    time = sum(width[format] * size for format, size in sizes.items()) / total
+    off = {format: abs(math.log(width[format] / time)) for format in sizes}
+    like = min(sizes, key=lambda format: (off[format], -sizes[format], format))
+    return Format(_element_text(mean, like), like.activations)
 
 
 def _element_text(bits: float, like: Format) -> str:
