@@ -701,6 +701,13 @@ def test_what_is_not_known_is_refused_by_name_and_file(tmp_path, told, words):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
+def test_narrow_weights_without_a_quantization_are_refused(tmp_path, key):
+    with pytest.raises(ValueError, match=rf"config.json: {key} = 'float8_e4m3fn' without a quantization_config"):
+        text(tmp_path, LLAMA, **{key: "float8_e4m3fn"})
+    assert text(tmp_path, LLAMA, **{key: "float16"}) is None
+
+
 def test_a_part_of_the_experts_is_refused(tmp_path):
     some = [f"model.layers.{i}.mlp.experts.{e}.{leaf}_proj" for i in range(48) for e in range(5) for leaf in ("up",)]
     with pytest.raises(ValueError, match="5 of 128 experts"):

@@ -69,6 +69,7 @@ def read_text(where: str, values: Mapping[str, Any], beside: Mapping[str, Any] |
     text = {**values, **next((part for key in _TEXT if isinstance(part := values.get(key), Mapping)), {})}
     stored = {key: told for key in _STORED if (told := (given or {}).get(key, text.get(key))) is not None}
     if given is None and beside is None and not stored:
+        _refuse_narrow(where, text)
         return None
     experts = 0.0 if model.moe is None else float(model.moe.experts)
     if given is None and beside is None:
@@ -82,6 +83,14 @@ def read_text(where: str, values: Mapping[str, Any], beside: Mapping[str, Any] |
     return precision_text(scheme, modules_of(model, {**_defaults(text.get("model_type")), **text}))
 
 
+def _refuse_narrow(where: str, text: Mapping[str, Any]) -> None:
+    """Refuse weights of fewer than 16 bits of which nothing says how they are scaled, nor which they are."""
+    for key in ("dtype", "torch_dtype"):
+        told = text.get(key)
+        if isinstance(told, str) and told.removeprefix("torch.").startswith(_NARROW):
+            raise fail(where, f"{key} = {told[:40]!r} without a quantization_config: which layers it means is not said")
+
+
 def _defaults(kind: Any) -> dict[str, Any]:
     """Values that the config class of an architecture has for keys that are absent."""
     known = config_class(kind) if isinstance(kind, str) else None
@@ -90,6 +99,8 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 _STORED = {"store_dtype": others.with_storage, "expert_dtype": others.with_experts}
 """Keys beside the method that say in which format all quantized layers, or experts, are stored."""
+
+_NARROW = ("float8", "float4", "int8", "int4", "uint", "fp8", "fp4")
 
 _TEXT = ("text_config", "llm_config", "language_config")
 _KEYS = ("quantization_config", "quantization", "compression_config")
