@@ -114,15 +114,24 @@ def _largest_batch(model: Model, workload: Workload, deployment: Deployment, usa
 
 
 def _longest_context(model: Model, workload: Workload, deployment: Deployment, usable: Number) -> jax.Array:
-    """Prompt and output tokens that fit, in whole blocks; 0 where no prompt does; infinite where `MOST` blocks fit."""
-    block = float(deployment.assumptions.cache_block)
+    """Prompt and output tokens that fit; 0 where no prompt does; infinite where `MOST` blocks fit."""
+    block, output = float(deployment.assumptions.cache_block), workload.output_tokens
+    specs = model, workload, deployment
 
-    def need(blocks: Number, specs: Specs) -> Number:
+    def need(tokens: Number, specs: Specs) -> Number:
         model, workload, deployment = specs
-        prompt = jnp.maximum(blocks * block - workload.output_tokens, 1.0)
+        prompt = jnp.maximum(tokens - workload.output_tokens, 1.0)
         return _held(model, eqx.tree_at(lambda w: w.input_tokens, workload, prompt), deployment).total
 
-    none = jax.lax.stop_gradient(jnp.floor(workload.output_tokens / block))
-    most = none + MOST
-    found = largest_that_fits(need, (model, workload, deployment), usable, none, most)
-    return jnp.where(found >= most, jnp.inf, jnp.where(found > none, found * block, 0.0))
+    none = jax.lax.stop_gradient(jnp.floor(output / block))
+    blocks = largest_that_fits(lambda n, specs: need(n * block, specs), specs, usable, none, none + MOST)
+    whole = jnp.where(blocks > none, blocks * block, output)
+    if block > 1.0:
+        # A part of the next block, where activations still grow with the prompt.
+        start, end = jax.lax.stop_gradient((whole, (jnp.maximum(blocks, none) + 1.0) * block))
+        part = jnp.where(end < MOST, jnp.maximum(end - start - 1.0, 0.0), 0.0)
+        more = largest_that_fits(
+            lambda n, all: need(all[1] + n, all[0]), jax.lax.stop_gradient((specs, start)), usable, 0.0 * part, part
+        )
+        whole = whole + jax.lax.stop_gradient(more)
+    return jnp.where(blocks >= none + MOST, jnp.inf, jnp.where(whole > output, whole, 0.0))

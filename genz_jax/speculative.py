@@ -245,11 +245,14 @@ def take_turns(
         micro = jnp.floor(replica_batch(workload, deployment) / full.passes[0][0].sequences)
         batch_time = totals.latency * ((micro - 1.0) / parallelism.pp + 1.0)
     elif full.passes[0][0].mode == "prefill":
-        last = times[0][-1].latency + times[1][-1].latency
-        before = pace - sum(
-            slowest(one[-1].ends, turn.model, deployment) for one, turn in zip(times, turns, strict=True)
-        )
-        latency = through(totals.latency, last, before, deployment)
+        fills = [
+            sum(
+                part.latency - slowest(part.ends, turn.model, deployment)
+                for part, turn in zip(pair, turns, strict=True)
+            )
+            for pair in zip(*times, strict=True)
+        ]
+        latency = through(totals.latency, pace, fills, deployment)
         batch_time = fill_and_drain(latency, pace, workload, deployment)
     else:
         batch_time = steady_time(totals.latency, pace, workload, deployment)

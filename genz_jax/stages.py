@@ -4,6 +4,7 @@ Every function here is pure: specs of arrays in, a result of arrays out, for `ja
 numbers broadcast together. Labels, checks of values and messages to people are a layer above.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -99,18 +100,21 @@ def bound_where(feasible: Number, assumptions: Assumptions) -> Callable[[Number]
     return lambda code: jnp.where(feasible, code, jnp.int8(Bound.none))
 
 
-def through(total: Number, last: Number, before: Number, deployment: Deployment) -> Number:
-    """Time of all passes of a micro-batch through the pipeline, which follow each other: last + before.
+def through(total: Number, pace: Number, fills: Sequence[Number], deployment: Deployment) -> Number:
+    """Time of all passes of a micro-batch through the pipeline, which follow each other: pace + max(fills).
+
+    This is the makespan of the passes on stages of one length, where all but the slowest stage are crossed while the
+    longest pass fills or drains the pipeline; where stages differ it is an upper bound.
 
     Args:
-        total: sum of the latencies of the passes.
-        last: latency of the last.
-        before: time of the others on the slowest stage.
+        total: sum of the latencies of the passes, which it is on one stage.
+        pace: time of all passes on the slowest stage.
+        fills: of each kind of pass, its time on the other stages.
         deployment: how the model is spread.
     """
     if deployment.assumptions.pipeline == "published":
         return total
-    return jnp.where(deployment.parallelism.pp > 1.0, last + before, total)
+    return jnp.where(deployment.parallelism.pp > 1.0, pace + functools.reduce(jnp.maximum, fills), total)
 
 
 def fill_and_drain(latency: Number, pace: Number, workload: Workload, deployment: Deployment) -> Number:
@@ -177,8 +181,8 @@ def _stage(
     if steady:
         latency, batch_time = totals.latency, steady_time(totals.latency, pace, workload, deployment)
     else:
-        before = pace - slowest(parts[-1].ends, model, deployment)
-        latency = through(totals.latency, parts[-1].latency, before, deployment)
+        fills = [part.latency - slowest(part.ends, model, deployment) for part in parts]
+        latency = through(totals.latency, pace, fills, deployment)
         batch_time = fill_and_drain(latency, pace, workload, deployment)
     return result(
         latency=known(latency),

@@ -108,7 +108,7 @@ def test_the_largest_batch_fits_and_one_more_does_not(name: str, spread: dict[st
 
 @pytest.mark.parametrize(("name", "spread"), PLACES)
 @pytest.mark.parametrize("capacity", ["141 GB", pytest.param("100 GB", marks=pytest.mark.slow)])
-def test_the_longest_context_fits_and_one_block_more_does_not(name: str, spread: dict[str, int], capacity: str):
+def test_the_longest_context_fits_and_one_token_more_does_not(name: str, spread: dict[str, int], capacity: str):
     def at(prompt):
         return memory(
             name, gz.Workload(4.0 * spread.get("dp", 1), np.asarray(prompt, float), 100), capacity, spread=spread
@@ -118,8 +118,7 @@ def test_the_longest_context_fits_and_one_block_more_does_not(name: str, spread:
     if longest == 0:
         assert at(1.0)["free"] < 0 or name == "deepseek-v3"
         return
-    assert longest % 16 == 0
-    free = at([longest - 100, longest - 100 + 16])["free"]
+    free = at([longest - 100, longest - 100 + 1])["free"]
     assert free[0] >= 0
     assert free[1] < 0
 

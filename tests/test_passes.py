@@ -146,9 +146,21 @@ def test_the_largest_that_fits_fits_and_the_next_does_not(batch, prompt, output,
     assert not bool(memory(most + 1, prompt).feasible)
     if longest:
         assert bool(memory(batch, longest - output).feasible)
-        assert longest % 16 == 0
-    beyond = max(longest, output // 16 * 16) + 16
-    assert not bool(memory(batch, beyond - output).feasible)
+    assert not bool(memory(batch, max(longest, output) + 1 - output).feasible)
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "output", "capacity", "expected"),
+    # Contexts that end within a block of the cache, where activations still grow: by brute force over prompts.
+    [("llama-3.1-8b", 64, 8, "19.173 GB", 55), ("llama-3.1-8b", 2, 15, "18.2656 GB", 118)],
+)
+def test_a_context_may_end_within_a_block(model, batch, output, capacity, expected):
+    chip = gz.platform("H100-SXM").replace(mem_capacity=capacity)
+    found = gz.estimate(model, chip, gz.Workload(batch, 100, output), stage="memory")
+    assert float(found.longest_context) == expected
+    load = gz.Workload(batch, gz.axis(np.arange(1.0, 200.0)), output)
+    fits = gz.sweep(model, chip, load, stage="memory", figures=["feasible"], progress=False).feasible
+    assert fits.input_tokens[fits.values].values[-1] + output == expected
 
 
 def test_longest_context_is_exact_where_rounding_decides():

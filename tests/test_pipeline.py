@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import big_platform
 
 import genz_jax as gz
 
@@ -62,6 +63,43 @@ def test_the_slowest_stage_sets_the_pace():
         stages[-1] += ends[1]
         expected = max(pp * max(stages), float(one.latency) + sent)
         assert float(piped.batch_time) == pytest.approx(expected, rel=1e-6)
+
+
+def makespan(times: list[float], stages: int) -> float:
+    """End of jobs that go through equal stages in order, where a stage takes one job at a time."""
+    free = [0.0] * stages
+    for time in times:
+        done = 0.0
+        for stage in range(stages):
+            done = free[stage] = max(done, free[stage]) + time / stages
+    return free[-1]
+
+
+@pytest.mark.parametrize("stage", ["prefill", "encode"])
+@pytest.mark.parametrize(("batch", "micro_batches"), [(16, 1), (17, 1), (23, 1), (15, 1), (34, 2)])
+def test_passes_go_through_the_pipeline_as_jobs_through_a_shop(stage: str, batch: int, micro_batches: int):
+    # Stages of one length: hardly an embedding or a head, and links that take no time.
+    model = gz.model("llama-3.1-8b").replace(vocab_size=1)
+    platform = big_platform(link_bw=1e18, link_latency=0.0)
+    engine, pp = gz.Engine(tokens_per_step=8000), 4
+
+    def passed(batch: float, pp: int = 1, m: int = 1) -> float:
+        spread = gz.Parallelism(pp=pp, micro_batches=m)
+        found = gz.estimate(model, platform, gz.Workload(batch, 1000), spread, stage=stage, engine=engine)
+        return float(found.batch_time)
+
+    whole, rest = divmod(batch // micro_batches, 8)
+    times = [passed(8)] * whole + ([passed(rest)] if rest else [])
+    expected = makespan(times * micro_batches, pp)
+    assert passed(batch, pp, micro_batches) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_token_more_is_never_sooner():
+    spread = gz.Parallelism(tp=2, pp=4)
+    tokens = [8191, 8192, 8193, 8300, 12000, 16384, 16385]
+    found = [gz.estimate("llama-3.1-70b", "H100-SXM", gz.Workload(1, n, 1), spread, "fp8") for n in tokens]
+    times = [float(one.ttft) for one in found]
+    assert times == sorted(times)
 
 
 def test_one_stage_is_the_whole_model():

@@ -701,6 +701,153 @@ def test_what_is_not_known_is_refused_by_name_and_file(tmp_path, told, words):
     assert "\n" not in message
 
 
+W4 = {"num_bits": 4, "type": "int", "group_size": 32, "strategy": "group"}
+INT4_FP8 = [{"dtype": "fp8_e4m3", "qscheme": "per_tensor"}, {"dtype": "int4", "qscheme": "per_channel"}]
+TWELVE = r"mlp\.experts\.([2-9]|1[0-3])\."
+MANY = {**MIXTRAL, "model_type": "qwen3_moe", "moe_intermediate_size": 2048, "num_experts": 16, "head_dim": 128}
+SAID_ELSEWHERE = {
+    "GPTQ of attention alone": (
+        {**GPTQ, "modules_in_block_to_quantize": [["self_attn.q_proj", "self_attn.k_proj"], ["self_attn.o_proj"]]},
+        # Three of four matrices: 4.125 bits of 4096 · (4096 + 1024 + 4096), 16 of 4096 · 1024.
+        "5.3125bit-bf16-bf16/ffn=bf16/embedding=bf16",
+    ),
+    "AutoRound of the first two blocks": (
+        {**ROUND, "to_quant_block_names": "model.layers.0, model.layers.1"},
+        "15.258bit-bf16-bf16/embedding=bf16",
+    ),
+    "AutoRound of a tower of images": ({**ROUND, "block_name_to_quantize": ["model.vision_tower.layers"]}, "bf16"),
+    "AutoRound of all layers": (
+        {**ROUND, "block_name_to_quantize": "model.language_model.layers"},
+        "int4:128x16-bf16-bf16/embedding=bf16",
+    ),
+    "Quark, quantized twice": (
+        {
+            "quant_method": "quark",
+            "global_quant_config": {"weight": INT4_FP8, "input_tensors": INT4_FP8[0]},
+            "exclude": ["lm_head"],
+        },
+        "int4-fp8-bf16/embedding=bf16",
+    ),
+    "metal": (
+        {"quant_method": "metal", "modules_to_not_convert": ["self_attn"]},
+        "bf16/ffn=int4:64x32",
+    ),
+    "two lists, one empty": (
+        {"quant_method": "modelopt", "quant_algo": "FP8", "exclude_modules": [], "ignore": ["*self_attn*"]},
+        "bf16/ffn=fp8-fp8",
+    ),
+    "two lists": (
+        {"quant_method": "fp8", "modules_to_not_convert": ["lm_head"], "ignored_layers": ["self_attn"]},
+        "bf16/ffn=fp8-fp8",
+    ),
+    "torchao with embedding and head": (
+        {"quant_method": "torchao", "quant_type": "int8_weight_only", "include_input_output_embeddings": True},
+        "int8-bf16-bf16",
+    ),
+}
+
+
+@pytest.mark.parametrize(("told", "expected"), SAID_ELSEWHERE.values(), ids=SAID_ELSEWHERE)
+def test_keys_that_say_which_layers_are_quantized(tmp_path, told, expected):
+    assert text(tmp_path, LLAMA, told) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "told", "words"),
+    [
+        (
+            MANY,
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"a": {"targets": [f"re:.*{TWELVE}.*"], "weights": W4}},
+            },
+            "4 of 16 experts of a layer differ",
+        ),
+        (MANY, {**GPTQ, "dynamic": {f"-:.*{TWELVE}.*": {}}}, "4 of 16 experts of a layer differ"),
+        (
+            MANY,
+            {"quant_method": "modelopt", "quant_algo": "FP8", "exclude_modules": ["*experts.1[0-4]*"]},
+            "5 of 16 experts of a layer differ",
+        ),
+        (
+            LLAMA,
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"a": {"targets": ["re:.*self_atn.*"], "weights": W4}},
+            },
+            "config_groups.a: re:.*self_atn.*: names no layer",
+        ),
+        (
+            LLAMA,
+            {
+                "quant_method": "modelopt",
+                "quant_algo": "MIXED_PRECISION",
+                "quantized_layers": {"model.layers.0.self_atn.q_proj": {"quant_algo": "NVFP4"}},
+            },
+            "quantized_layers: names no layer",
+        ),
+        (LLAMA, {**GPTQ, "dynamic": {"+:.*down.*": {"bit": 8}}}, "'bit': no such key; did you mean bits"),
+        (LLAMA, {"quant_method": "fp8", "dequantize": True}, "dequantize = True"),
+        (LLAMA, {"quant_method": "eetq", "weights": "int4"}, "weights = 'int4': must be int8"),
+        (LLAMA, {"quant_method": "higgs", "bits": 10**400, "group_size": 256}, "bits = "),
+        (
+            {**LLAMA, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4},
+            {"quant_method": "aqlm", "num_codebooks": 1, "nbits_per_codebook": 16, "in_group_size": 8},
+            "bits a weight, with its tables",
+        ),
+        (
+            LLAMA,
+            {
+                "quant_method": "modelopt",
+                "quant_algo": "MIXED_PRECISION",
+                "quantized_layers": {"model.layers.0.mlp.up_proj": {"quant_algo": "W4A16_AWQ", "group_size": [16]}},
+            },
+            "group_size = [16]",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_leaves_open_which_layers_it_means_is_refused(tmp_path, config, told, words):
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        text(tmp_path, config, told)
+    assert "config.json" in str(error.value)
+    assert len(str(error.value)) <= 300
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"(\w+\.?)+$!", "(.*)*x", ".*.*.*.*x", "(a|b.*)+c", "(?:x{2,})*y", r"(\w+\s?)*$", "((a*))*b", "(a*){5}b*c*d"],
+)
+def test_patterns_that_may_take_for_ever_are_refused(tmp_path, pattern):
+    told = {"quant_method": "compressed-tensors", "config_groups": {"a": {"targets": ["Linear"], "weights": W4}}}
+    with pytest.raises(ValueError, match="repeats within repeats"):
+        text(tmp_path, LLAMA, {**told, "ignore": [f"re:{pattern}"]})
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r".*self_attn.*",
+        r"model\.layers\.\d+\.mlp\.(gate|up|down)_proj$",
+        r".*layers.*mlp.*experts.*(gate|up)_proj.*",
+        r".*\.layers\.([0-9]|[12][0-9])\..*",
+        r"^(?!.*lm_head).*$",
+        r"(model\.)?layers\.[0-9]+\.(?:self_attn|mlp)\.[a-z_]+",
+        r"[*+]{0,1}(?:\(\))?lm_head\*?",
+    ],
+)
+def test_patterns_that_end_are_taken(tmp_path, pattern):
+    told = {"quant_method": "compressed-tensors", "config_groups": {"a": {"targets": ["Linear"], "weights": W4}}}
+    assert text(tmp_path, LLAMA, {**told, "ignore": [f"re:{pattern}"]})
+
+
+def test_two_quantizations_that_differ_are_refused(tmp_path):
+    told = {"group_size": 64, "bits": 4}
+    assert text(tmp_path, LLAMA, told, quantization=told) == "int4:64x32-bf16-bf16"
+    with pytest.raises(ValueError, match="quantization and quantization_config differ"):
+        text(tmp_path, LLAMA, told, quantization={**told, "bits": 8})
+
+
 @pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
 def test_narrow_weights_without_a_quantization_are_refused(tmp_path, key):
     with pytest.raises(ValueError, match=rf"config.json: {key} = 'float8_e4m3fn' without a quantization_config"):
@@ -751,7 +898,7 @@ def places(value, path=()):
 
 
 def test_changed_configs_are_read_or_refused_in_a_line(tmp_path):
-    """Of 200 configs with a value of another kind, none ends in anything but a text or a line that names the file."""
+    """200 configs that lack a value or have another end in a text or in a line that names the file."""
     known = [(c, told) for table in (GROUPS, UNIFORM, WEIGHTS, QUARK) for c, told, _ in table.values() if told]
     known += [(config, {"quant_method": "modelopt", **told}) for config, told, _ in MODELOPT.values()]
     rng = random.Random(20261126)
@@ -763,9 +910,13 @@ def test_changed_configs_are_read_or_refused_in_a_line(tmp_path):
         inner = changed
         for key in outer:
             inner = inner[key]
-        inner[last] = rng.choice(JUNK)
+        if rng.random() < 0.25:
+            del inner[last]
+        else:
+            inner[last] = rng.choice(JUNK)
         try:
-            read += text(tmp_path, config, changed) is not None
+            text(tmp_path, config, changed)
+            read += 1
         except ValueError as error:
             message = str(error)
             assert len(message) <= 300

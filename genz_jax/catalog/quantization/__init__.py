@@ -4,12 +4,14 @@ Each form has a reader that says which format a linear layer has, by its name. `
 layers have in checkpoints, so that lists of modules, globs and regular expressions become formats of kinds of layers.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from genz_jax.catalog.config_classes import config_class
 from genz_jax.catalog.quantization import compressed_tensors, groups, modelopt, others
-from genz_jax.catalog.quantization.modules import modules_of
+from genz_jax.catalog.quantization.modules import Module, experts_of_layers, modules_of
 from genz_jax.catalog.quantization.scheme import PLAIN, Format, Scheme, fail, precision_text
 from genz_jax.fields import near
 from genz_jax.specs import Model
@@ -29,11 +31,12 @@ _READERS: dict[str, Reader] = {
     **dict.fromkeys(("auto-round", "auto_round", "autoround", "intel/auto-round", "inc"), groups.read_autoround),
     **dict.fromkeys(("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"), others.read_bitsandbytes),
     "hqq": groups.read_hqq,
-    **dict.fromkeys(("mlx", "metal"), groups.read_mlx),
+    "mlx": groups.read_mlx,
+    "metal": groups.read_metal,
     "quark": others.read_quark,
     "torchao": others.read_torchao,
     "quanto": others.read_quanto,
-    "eetq": others.fixed(Format("int8")),
+    "eetq": others.read_eetq,
     "experts_int8": others.fixed(Format("int8")),
     **dict.fromkeys(("w8a8_int8", "blockwise_int8", "int8"), others.fixed(Format("int8", "int8"))),
     "w4afp8": others.read_w4afp8,
@@ -80,7 +83,34 @@ def read_text(where: str, values: Mapping[str, Any], beside: Mapping[str, Any] |
     if not any(told is not None and "quantized_layers" in told for told in (given, beside)):
         for key, told in stored.items():
             scheme = _STORED[key](scheme, others.stored_format(where, key, told))
-    return precision_text(scheme, modules_of(model, {**_defaults(text.get("model_type")), **text}))
+    values = {**_defaults(text.get("model_type")), **text}
+    formats = [(module, scheme.format_of(module)) for module in modules_of(model, values)]
+    _check_experts(where, scheme, experts_of_layers(model, values))
+    _check(where, scheme, formats)
+    return precision_text(formats, scheme.cache)
+
+
+_ELSEWHERE = re.compile(r"vision|visual|image|audio|speech|mtp|nextn|eagle|draft|projector", re.IGNORECASE)
+"""Words of names of modules that are no part of the language model."""
+
+
+def _check(where: str, scheme: Scheme, formats: Sequence[tuple[Module, Format]]) -> None:
+    """Refuse what names no layer of the model, and weights of more bits than a number has."""
+    for name, claims in scheme.claims.items():
+        if not _ELSEWHERE.search(name) and not any(claims(module) for module, _ in formats):
+            raise fail(where, f"{name[:120]}: names no layer of the model")
+    for module, format in formats:
+        if (bits := format.bits(module.elements)) > 32:
+            raise fail(where, f"{module.names[0]}: {bits:.4g} bits a weight, with its tables; 32 are the most")
+
+
+def _check_experts(where: str, scheme: Scheme, matrices: Iterable[list[Module]]) -> None:
+    """Refuse formats that differ between the experts of a layer."""
+    for experts in matrices:
+        same = Counter(scheme.format_of(module) for module in experts)
+        if len(same) > 1:
+            few = min(same.values())
+            raise fail(where, f"{experts[0].names[0]}: {few} of {len(experts)} experts of a layer differ from others")
 
 
 def _refuse_narrow(where: str, text: Mapping[str, Any]) -> None:
@@ -109,6 +139,7 @@ _KEYS = ("quantization_config", "quantization", "compression_config")
 def _given(where: str, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The quantization that a config names; MLX has the same under two keys."""
     places = [values, *(part for key in _TEXT if isinstance(part := values.get(key), Mapping))]
+    found: dict[str, Mapping[str, Any]] = {}
     for place in places:
         for key in _KEYS:
             given = place.get(key)
@@ -116,8 +147,10 @@ def _given(where: str, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
                 continue
             if not isinstance(given, Mapping):
                 raise fail(where, f"{key} = {str(given)[:60]!r}: must be a JSON object")
-            return given
-    return None
+            if any(given != other for other in found.values()):
+                raise fail(where, f"{key} and {next(iter(found))} differ: which of them the weights have is not said")
+            found[key] = given
+    return next(iter(found.values()), None)
 
 
 def _scheme(where: str, given: Mapping[str, Any], beside: Mapping[str, Any] | None, experts: float) -> Scheme:
@@ -128,6 +161,8 @@ def _scheme(where: str, given: Mapping[str, Any], beside: Mapping[str, Any] | No
         return modelopt.read(where, told, experts, base)
     if not method:
         method = _method_of(given)
+    if given.get("dequantize") is True:
+        raise fail(where, "dequantize = True: whether weights are held wider than they are stored is not said")
     if method in _REFUSED:
         raise fail(where, f"the quantization {method!r}: {_REFUSED[method]}")
     if method not in _READERS:

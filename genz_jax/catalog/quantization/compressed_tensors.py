@@ -61,7 +61,8 @@ def read(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
                 return next(iter(claimed))
         return PLAIN
 
-    return Scheme(format_of, cache_format(where, told, "kv_cache_scheme", "kv_cache_quant_algo"))
+    claims = {f"config_groups.{group.label}: {', '.join(group.targets)}": group.claims for group in groups}
+    return Scheme(format_of, cache_format(where, told, "kv_cache_scheme", "kv_cache_quant_algo"), claims)
 
 
 def _refuse_sparse(where: str, told: Mapping[str, Any]) -> None:
@@ -90,7 +91,7 @@ class _Group:
             raise fail(where, f"config_groups.{label} = {str(given)[:40]}: must be an object")
         inside = f"{where}, config_groups.{label}"
         self.label = label
-        targets = names_of(inside, given, "targets") or ["Linear"]
+        self.targets = targets = names_of(inside, given, "targets") or ["Linear"]
         self.kinds = _kinds_of_classes(targets)
         regular = [name for name in targets if name.startswith("re:")]
         self.patterns = Patterns(regular, [compiled(where, name[3:]) for name in regular])
@@ -114,6 +115,9 @@ class _Group:
 
     def by_class(self, module: Module) -> bool:
         return module.kind in self.kinds
+
+    def claims(self, module: Module) -> bool:
+        return self.by_class(module) or self.by_name(module) or self.by_pattern(module)
 
 
 def tensor_format(where: str, told: Any) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from genz_jax.catalog.quantization.modules import Module
+from genz_jax.catalog.quantization.modules import Module, from_layer_on
 from genz_jax.catalog.quantization.names import Names, Patterns, compiled
 from genz_jax.catalog.quantization.scheme import (
     PLAIN,
@@ -17,6 +17,7 @@ from genz_jax.catalog.quantization.scheme import (
     names_of,
     whole,
 )
+from genz_jax.fields import near
 
 _BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 
@@ -56,12 +57,18 @@ def read_gptq(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
         inside = f"{where}, dynamic {pattern[:60]!r}"
         if sign == "+" and not isinstance(changes, Mapping):
             raise fail(inside, f"{str(changes)[:40]}: must be an object")
+        for key in changes or ():
+            if key not in _GPTQ and (hint := near(key, _GPTQ)):
+                raise fail(inside, f"{key[:40]!r}: no such key{hint}")
         format = PLAIN if sign == "-" else _gptq_format(inside, {**told, **(changes or {})})
         rules.append((Patterns([rest], [compiled(where, rest)]), format))
     left_out = Names(where, names_of(where, told, "modules_to_not_convert"))
     left_out.check_experts(experts)
+    only = _only(where, told)
 
     def format_of(module: Module) -> Format:
+        if only is not None and module not in only:
+            return PLAIN
         for pattern, format in rules:
             if pattern.match(module):
                 return format if module.kind != "embedding" else PLAIN
@@ -72,11 +79,26 @@ def read_gptq(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
     return Scheme(format_of, cache_format(where, told, "kv_cache_scheme"))
 
 
+def _only(where: str, told: Mapping[str, Any]) -> Names | None:
+    """Layers inside a block that are quantized, in lists of those that are quantized together; None for all."""
+    given = told.get("modules_in_block_to_quantize")
+    if given is None or given == []:
+        return None
+    lists = given if isinstance(given, list) else [given]
+    return Names(where, [name for part in lists for name in names_of(where, {_IN_BLOCK: part}, _IN_BLOCK)])
+
+
+_IN_BLOCK = "modules_in_block_to_quantize"
+
+
 def _gptq_format(where: str, told: Mapping[str, Any]) -> Format:
     bits, size = _bits(where, told, "bits", "w_bit"), block_size(where, told, default=-1)
     if bits == 16:
         return PLAIN
     return Format(integers(bits, size, 16 if flag(where, told, "sym", True) else 16 + bits))
+
+
+_GPTQ = ("bits", "group_size", "sym", "desc_act")
 
 
 # ------------------------------------------------------------------------------------------------------ AWQ, AutoRound
@@ -121,13 +143,23 @@ def read_autoround(where: str, told: Mapping[str, Any], experts: float) -> Schem
     for _, names in groups:
         names.check_experts(experts)
 
+    blocks = _blocks(where, told)
+
     def format_of(module: Module) -> Format:
         for format, names in groups:
             if module in names:
                 return format
-        return PLAIN if module.kind in ("head", "embedding") else default
+        inside = blocks is None or module.names[0].startswith(blocks)
+        return default if inside and module.kind not in ("head", "embedding") else PLAIN
 
     return Scheme(format_of)
+
+
+def _blocks(where: str, told: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Starts of the names of the layers that are quantized; None for all."""
+    keys = ("block_name_to_quantize", "to_quant_block_names")
+    names = [name.strip() for text in names_of(where, told, *keys) for name in text.split(",")]
+    return tuple(from_layer_on(f"{name}.0").removesuffix("0") for name in names if name) or None
 
 
 class _Loose(Names):
@@ -209,6 +241,14 @@ def read_mlx(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
         return next((format for format, names in groups if module in names), default)
 
     return Scheme(format_of)
+
+
+def read_metal(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
+    """Read transformers' own form of MLX's weights: the linear layers but those listed, and no embedding."""
+    default = Format(integers(_bits(where, told, "bits", default=4), block_size(where, told, default=64), 32))
+    left_out = Names(where, names_of(where, told, "modules_to_not_convert"))
+    left_out.check_experts(experts)
+    return Scheme(_in_blocks(lambda module: PLAIN if module in left_out else default))
 
 
 _MLX_ALONE: dict[str, Any] = {"group_size": 64, "bits": 4}

@@ -84,7 +84,7 @@ def read(where: str, told: Mapping[str, Any], experts: float, base: Format = PLA
     left_out.check_experts(experts)
     name = told.get("quant_algo")
     if str(name).lower() == "mixed_precision":
-        return Scheme(_mixed(where, told, experts, base), cache)
+        return _mixed(where, told, experts, base, cache)
     if name is None and told.get("config_groups"):
         return compressed_tensors.read(where, told, experts)
     # Without an algorithm the cache alone is quantized.
@@ -96,7 +96,7 @@ def read(where: str, told: Mapping[str, Any], experts: float, base: Format = PLA
     return Scheme(format_of, cache)
 
 
-def _mixed(where: str, told: Mapping[str, Any], experts: float, base: Format) -> Any:
+def _mixed(where: str, told: Mapping[str, Any], experts: float, base: Format, cache: str) -> Scheme:
     """Formats of layers that each name an algorithm."""
     layers = told.get("quantized_layers")
     if not isinstance(layers, Mapping) or not layers:
@@ -104,10 +104,10 @@ def _mixed(where: str, told: Mapping[str, Any], experts: float, base: Format) ->
             where, "quant_algo = 'MIXED_PRECISION' without quantized_layers: the format differs from layer to layer"
         )
     names: dict[Format, list[str]] = {}
-    known: dict[tuple[str, Any], Format] = {}
+    known: dict[tuple[str, str], Format] = {}
     for name, layer in layers.items():
         given = layer if isinstance(layer, Mapping) else {"quant_algo": layer}
-        key = (str(given.get("quant_algo")), given.get("group_size"))
+        key = (str(given.get("quant_algo")), str(given.get("group_size")))
         if key not in known:
             known[key] = algorithm(f"{where}, quantized_layers.{name[:80]}", given.get("quant_algo"), given)
         names.setdefault(known[key], []).append(name)
@@ -121,4 +121,4 @@ def _mixed(where: str, told: Mapping[str, Any], experts: float, base: Format) ->
                 return format
         return PLAIN if module.kind in ("head", "embedding") else base
 
-    return format_of
+    return Scheme(format_of, cache, {"quantized_layers": lambda module: any(module in listed for _, listed in groups)})

@@ -84,7 +84,11 @@ def modules_of(model: Model, values: Mapping[str, Any]) -> list[Module]:
             found += _feed_forward("ffn", [*(f"{before}.{block}" for block in blocks), before], sizes, gated)
         if "moe" in part and moe is not None:
             # Where a layer has a dense block too, that is its `mlp` (Gemma 4).
-            found += _experts(moe, hidden, before, _blocks(_SPARSE[len(part) - 1 :], values))
+            # Of the routed experts, the first, the second and the last stand for all.
+            experts = int(moe.experts)
+            inside = _blocks(_SPARSE[len(part) - 1 :], values)
+            found += _experts(moe, hidden, before, inside, sorted({0, min(1, experts - 1), experts - 1}))
+            found += _shared_experts(moe, hidden, before, inside)
     size = float(model.vocab_size) * hidden
     found.append(Module("embedding", _EMBEDDING, size))
     if not float(model.tied_embeddings):
@@ -103,23 +107,39 @@ def _feed_forward(kind: str, blocks: Sequence[str], elements: float, gated: bool
     return [Module(kind, tuple(f"{block}.{leaf}" for leaf in names for block in blocks), elements) for names in leaves]
 
 
-def _experts(moe: MoE, hidden: float, before: str, inside: Sequence[str]) -> list[Module]:
-    """Routed experts, of which the first, the second and the last stand for all, and shared experts."""
-    experts = int(moe.experts)
+def experts_of_layers(model: Model, values: Mapping[str, Any]) -> Iterator[list[Module]]:
+    """All routed experts of the first, the middle and the last layer that has some, a matrix at a time."""
+    layers = [i for i, part in enumerate(feed_forward_kinds(model, values)) if "moe" in part]
+    if model.moe is None or not layers:
+        return
+    numbers, before = range(int(model.moe.experts)), _before(values)
+    gated = float(model.moe.in_projections) > 1
+    for layer in dict.fromkeys((layers[0], layers[len(layers) // 2], layers[-1])):
+        inside = _blocks(_SPARSE, values)
+        found = _experts(model.moe, float(model.hidden_size), f"layers.{layer}", inside, numbers)
+        for matrix in range(3 if gated else 2):
+            yield [module._replace(before=before) for module in found[matrix :: 3 if gated else 2]]
+
+
+def _experts(moe: MoE, hidden: float, before: str, inside: Sequence[str], numbers: Sequence[int]) -> list[Module]:
+    """Routed experts, of which those with the numbers stand for all."""
     width = float(moe.latent.size) if moe.latent is not None and float(moe.latent.size) else hidden
     gated = float(moe.in_projections) > 1
     blocks = [*(f"{before}.{block}" for block in inside), before]
     found = []
-    some = sorted({0, min(1, experts - 1), experts - 1})
-    for number in some:
+    for number in numbers:
         inner = [f"{block}.experts.{number}" for block in blocks] + [f"{block}.experts" for block in blocks]
-        size = width * float(moe.intermediate_size) * experts / len(some)
+        size = width * float(moe.intermediate_size) * float(moe.experts) / len(numbers)
         found += _feed_forward("experts", inner, size, gated)
-    if float(moe.shared_experts):
-        inner = [f"{block}.{name}" for block in blocks for name in _SHARED]
-        size = hidden * float(moe.shared_experts) * float(moe.shared_intermediate_size)
-        found += _feed_forward("shared_experts", inner, size, gated)
     return found
+
+
+def _shared_experts(moe: MoE, hidden: float, before: str, inside: Sequence[str]) -> list[Module]:
+    if not float(moe.shared_experts):
+        return []
+    inner = [f"{block}.{name}" for block in (*(f"{before}.{block}" for block in inside), before) for name in _SHARED]
+    size = hidden * float(moe.shared_experts) * float(moe.shared_intermediate_size)
+    return _feed_forward("shared_experts", inner, size, float(moe.in_projections) > 1)
 
 
 # ------------------------------------------------------------------------------------------------- attention, mixers

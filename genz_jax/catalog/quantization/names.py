@@ -113,9 +113,44 @@ def compiled(where: str, pattern: str) -> re.Pattern[str]:
     """A regular expression.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or one that may try a name in so many ways that it does not end.
     """
     try:
-        return re.compile(pattern)
+        made = re.compile(pattern)
     except re.error as error:
         raise fail(where, f"{pattern[:60]!r}: no regular expression ({error})") from None
+    if _may_not_end(pattern):
+        raise fail(where, f"{pattern[:60]!r}: repeats within repeats, or three in a row, may take for ever")
+    return made
+
+
+_TOKEN = re.compile(
+    r"(?P<open>\((?:\?(?:[:=!>]|<[=!]|P<\w+>))?)|(?P<close>\))|(?P<no_part>[|^$])"
+    r"|(?P<many>[*+]|\{[0-9]*,\})|(?P<maybe>\?|\{[01]?,1\}|\{1\})|(?P<some>\{[0-9]+(?:,[0-9]+)?\})"
+    r"|(?P<part>\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.)",
+    re.DOTALL,
+)
+
+
+def _may_not_end(pattern: str) -> bool:
+    """Whether a group that repeats has repeats inside, or more than two parts in a row repeat without an end."""
+    inside = [False]  # of each open group: whether something in it repeats
+    closed = False  # the last part is a group in which something repeats
+    in_a_row, repeats = 0, False  # parts in a row that repeat; whether the last part may be left out or repeats
+    for token in _TOKEN.finditer(pattern):
+        kind = token.lastgroup
+        if kind == "open":
+            inside.append(False)
+        elif kind == "close":
+            closed = len(inside) > 1 and inside.pop()
+            inside[-1] = inside[-1] or closed
+        elif kind in ("many", "some"):
+            repeats, in_a_row = kind == "many", in_a_row + (kind == "many")
+            if closed or in_a_row > 2:
+                return True
+            inside[-1] = inside[-1] or repeats
+        elif kind == "maybe":
+            repeats = True
+        elif kind == "part":
+            in_a_row, repeats, closed = in_a_row if repeats else 0, False, False
+    return False

@@ -23,14 +23,14 @@ _LISTS = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules
 
 
 def uniform(
-    where: str, told: Mapping[str, Any], experts: float, format: Format, *lists: str, head: bool = False
+    where: str, told: Mapping[str, Any], experts: float, format: Format, *lists: str, ends: bool = False
 ) -> Scheme:
-    """All linear layers but the listed ones have a format; the head has it where `head` says so."""
+    """All linear layers but the listed ones have a format; embedding and head have it where `ends` says so."""
     left_out = Names(where, names_of(where, told, *(lists or _LISTS)))
     left_out.check_experts(experts)
 
     def format_of(module: Module) -> Format:
-        plain = module.kind == "embedding" or (module.kind == "head" and not head) or module in left_out
+        plain = (module.kind in ("embedding", "head") and not ends) or module in left_out
         return PLAIN if plain else format
 
     return Scheme(format_of, cache_format(where, told, "kv_cache_scheme", "kv_cache_quant_method"))
@@ -164,6 +164,13 @@ def read_quanto(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
     return uniform(where, told, experts, Format(weights[given], activations[acts]))
 
 
+def read_eetq(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
+    """Read EETQ: 8 bits a weight, with a scale for a column."""
+    if told.get("weights", "int8") != "int8":
+        raise fail(where, f"weights = {str(told['weights'])[:40]!r}: must be int8")
+    return uniform(where, told, experts, Format("int8"))
+
+
 def read_aqlm(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
     """Read AQLM: codes for groups of weights, and the codebooks that each matrix has besides (arXiv 2401.06118)."""
     books, bits = whole(where, told, "num_codebooks", 1), whole(where, told, "nbits_per_codebook", 16)
@@ -222,7 +229,8 @@ def read_torchao(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
     weights, group, activations = _TORCHAO[name]
     if isinstance(weights, int):
         weights = integers(weights, whole(where, numbers, "group_size", group, 0), 32)
-    return uniform(where, told, experts, Format(weights, activations))
+    ends = flag(where, told, "include_input_output_embeddings", False)
+    return uniform(where, told, experts, Format(weights, activations), ends=ends)
 
 
 def _snake(name: str) -> str:
@@ -240,7 +248,7 @@ _QUARK_FLOATS = {"fp8": 8, "fp4": 4, "fp6": 6, "bfloat16": 16, "float16": 16}
 def quark_tensor(where: str, told: Any) -> str:
     """Format of a tensor of AMD Quark, from its data type, scheme and group size."""
     if isinstance(told, list):
-        told = told[0] if told else None  # weights quantized twice: the first is what is stored
+        told = told[-1] if told else None  # weights quantized twice, from FP8 to int4: the last is what is stored
     if told is None:
         return "bf16"
     if not isinstance(told, Mapping):

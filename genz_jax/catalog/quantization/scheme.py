@@ -1,7 +1,8 @@
 """Scheme: which format each linear layer of a checkpoint has, and the text of the precision that says it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from genz_jax.catalog.config import refusal, shown
@@ -46,10 +47,12 @@ class Scheme(NamedTuple):
     Attributes:
         format_of: format of a linear layer, by the module.
         cache: format of the KV cache.
+        claims: what says that some layers are quantized, by where it stands: whether a module is one of them.
     """
 
     format_of: Callable[[Module], Format]
     cache: str = "bf16"
+    claims: Mapping[str, Callable[[Module], bool]] = MappingProxyType({})
 
 
 def integers(bits: int, block: int = 0, scale: int = 16) -> str:
@@ -64,18 +67,18 @@ def _bits_text(bits: float) -> str:
     return f"{bits:.5g}bit"
 
 
-def precision_text(scheme: Scheme, modules: Sequence[Module]) -> str:
+def precision_text(formats: Iterable[tuple[Module, Format]], cache: str) -> str:
     """The precision as text: formats of attention and of the cache, and those of other kinds that differ.
 
     Where layers of one kind differ, bytes are exact: the kind has the mean of its bits. Of its formats it runs at the
     one whose products would take nearest to the time that the layers take, each in its own.
     """
     kinds: dict[str, list[tuple[Format, float]]] = {}
-    for module in modules:
-        kinds.setdefault(module.kind, []).append((scheme.format_of(module), module.elements))
+    for module, format in formats:
+        kinds.setdefault(module.kind, []).append((format, module.elements))
     found = {kind: _joined(formats) for kind, formats in kinds.items()}
     main = found.get("attention", next(iter(found.values())))
-    shown = [main.weights, main.activations, scheme.cache]
+    shown = [main.weights, main.activations, cache]
     text = shown[0] if len(set(shown)) == 1 else "-".join(shown)
     named = {kind: _kind_text(found[kind], main) for kind in ("ffn", "experts", "shared_experts") if kind in found}
     others = [f"{kind}={value}" for kind, value in named.items() if value != main.weights]
@@ -142,7 +145,7 @@ def whole(where: str, told: Mapping[str, Any], key: str, default: int | None = N
     """
     value = told.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
         raise fail(where, f"{key} = {shown(value)}: must be a whole number of {least} or more")
     return value
 
@@ -170,18 +173,19 @@ def block_size(where: str, told: Mapping[str, Any], key: str = "group_size", def
 
 
 def names_of(where: str, told: Mapping[str, Any], *keys: str) -> list[str]:
-    """Names of modules under the first of the keys that is there.
+    """Names of modules under any of the keys.
 
     Raises:
         ValueError: no list of words.
     """
+    found: list[str] = []
     for key in keys:
         if (value := told.get(key)) is not None:
             value = [value] if isinstance(value, str) else value
             if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
                 raise fail(where, f"{key} = {str(value)[:60]}: must be a list of names of modules")
-            return value
-    return []
+            found += value
+    return found
 
 
 def cache_format(where: str, told: Mapping[str, Any], *keys: str) -> str:
