@@ -1,6 +1,9 @@
 """Spellings of names: each stands for the model or platform of that shape, or is refused."""
 
+import importlib.machinery
 import json
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -205,3 +208,21 @@ def test_names_and_aliases_are_completed():
     assert "meta-llama/Llama-3.1-8B" in _models("meta-llama/llama-3.1-")
     assert _platforms("H100-SXM,B20") == ["H100-SXM,B200"]
     assert _platforms("nvidia h2") == ["NVIDIA H200", "NVIDIA H20"]
+
+
+def test_a_hub_that_cannot_be_reached_is_told_at_once(monkeypatch):
+    asked = []
+
+    def download(name: str, file: str, local_files_only: bool) -> str:
+        asked.append(local_files_only)
+        raise FileNotFoundError(name)
+
+    hub = types.ModuleType("huggingface_hub")
+    hub.__spec__ = importlib.machinery.ModuleSpec("huggingface_hub", None)
+    monkeypatch.setattr(hub, "constants", types.SimpleNamespace(ENDPOINT="http://127.0.0.1:9"), raising=False)
+    monkeypatch.setattr(hub, "hf_hub_download", download, raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(ValueError, match=r"unknown model 'Qwen/Qwen3-9B'; did you mean .*; .*it cannot be reached"):
+        gz.load("Qwen/Qwen3-9B")
+    assert asked == [True]

@@ -184,11 +184,14 @@ def load(path_or_id: str | os.PathLike[str]) -> tuple[Model, Precision]:
     """
     try:
         found = model(str(path_or_id))
-    except ValueError:
+    except ValueError as unknown:
         name = str(path_or_id)
         if hugging_face.is_config(name) or name.count("/") != 1 or importlib.util.find_spec("huggingface_hub") is None:
             raise
-        found = checkpoints.read_model(name)
+        try:
+            found = checkpoints.read_model(name)
+        except hugging_face.NotOnTheHub as error:
+            raise ValueError(f"{unknown}; {str(error)[:140]}") from None
     return found, checkpoints.own_precision(found)
 
 

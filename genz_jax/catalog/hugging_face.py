@@ -2,6 +2,9 @@
 
 import json
 import os
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,6 +125,10 @@ def is_config(text: str) -> bool:
     return text.endswith(".json") or (bool(text.strip()) and os.path.exists(text))
 
 
+class NotOnTheHub(ValueError):
+    """A hub id of which no config can be had."""
+
+
 def _config_file(path_or_id: str | os.PathLike[str]) -> Path:
     path = Path(path_or_id)
     try:
@@ -146,10 +153,24 @@ def _from_hub(name: str) -> Path:
     except ImportError:
         needs = "no such file, and as a hub id it needs the package huggingface_hub; or save its config.json"
         raise refusal(name, needs) from None
+    reached = _hub_answers(huggingface_hub.constants.ENDPOINT)
     try:
-        return Path(huggingface_hub.hf_hub_download(name, "config.json"))
+        return Path(huggingface_hub.hf_hub_download(name, "config.json", local_files_only=not reached))
     except Exception as error:
-        raise refusal(name, f"no such file, and the hub gave none: {type(error).__name__}: {error}") from None
+        why = f"{type(error).__name__}: {error}" if reached else "it cannot be reached, and nothing is kept of that id"
+        raise NotOnTheHub(str(refusal(name, f"no such file, and the hub gave none: {why}"))) from None
+
+
+def _hub_answers(endpoint: str) -> bool:
+    """Whether the hub can be reached, which its own client asks again and again for half a minute."""
+    if urllib.request.getproxies():
+        return True  # that the proxy has to find out
+    address = urllib.parse.urlsplit(endpoint)
+    try:
+        with socket.create_connection((address.hostname, address.port or 443), timeout=3):
+            return True
+    except OSError:
+        return False
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -98,7 +98,9 @@ class Platform(Spec):
     mem_capacity: Number = number(units.BYTE, "memory capacity", limits=sense.CAPACITY)
     network: tuple[NetworkLevel, ...] = (NetworkLevel(UNLIMITED, "300 GB/s", "1 us"),)
     rates: Rates = Rates()
-    power: Number = number(units.WATT, "power of one device under full load", "700 W", rule=NOT_NEGATIVE)
+    power: Number = number(
+        units.WATT, "power of one device under full load", "700 W", rule=NOT_NEGATIVE, limits=sense.DEVICE_POWER
+    )
     power_split: PowerSplit = PowerSplit()
     onchip_bw: Number = number(units.BYTE_RATE, "on-chip memory bandwidth", 18000 * 2.0**30)
     offload_bw: Number = number(
