@@ -219,6 +219,12 @@ class Bundle:
         broken = max(float(self.excess[i].max()) + self.margin, -np.inf if self.weightless else 0.0)
         return broken if self.weightless else self.goals[i] + _EXCESS_WEIGHT * broken
 
+    def settle(self) -> None:
+        """Take the best visited point that keeps all limits where the best of all breaks one by a hair."""
+        kept = [i for i, excess in enumerate(self.excess) if excess.max() <= 0.0]
+        if kept and not self.feasible:
+            self.best = min(kept, key=self.goals.__getitem__)
+
     def add(self, place: np.ndarray, goal: float, slope: np.ndarray, excess: np.ndarray, slopes: np.ndarray) -> None:
         """Note a visited point, and adapt the trust region to how well it was predicted."""
         if not (np.isfinite(goal) and np.isfinite(excess).all() and np.isfinite(slope).all()):
@@ -363,4 +369,6 @@ def polish(
         at = np.stack([b.propose() if b.best >= 0 else at[:, k] for k, b in enumerate(bundles)], axis=1)
         if all(bundle.done or bundle.best < 0 for bundle in bundles):
             break
+    for bundle in bundles:
+        bundle.settle()
     return bundles, rounds

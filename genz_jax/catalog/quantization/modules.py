@@ -108,13 +108,13 @@ def _feed_forward(kind: str, blocks: Sequence[str], elements: float, gated: bool
 
 
 def experts_of_layers(model: Model, values: Mapping[str, Any]) -> Iterator[list[Module]]:
-    """All routed experts of the first, the middle and the last layer that has some, a matrix at a time."""
+    """All routed experts of the first and of the last layer that has some, a matrix at a time."""
     layers = [i for i, part in enumerate(feed_forward_kinds(model, values)) if "moe" in part]
     if model.moe is None or not layers:
         return
     numbers, before = range(int(model.moe.experts)), _before(values)
     gated = float(model.moe.in_projections) > 1
-    for layer in dict.fromkeys((layers[0], layers[len(layers) // 2], layers[-1])):
+    for layer in dict.fromkeys((layers[0], layers[-1])):
         inside = _blocks(_SPARSE, values)
         found = _experts(model.moe, float(model.hidden_size), f"layers.{layer}", inside, numbers)
         for matrix in range(3 if gated else 2):
