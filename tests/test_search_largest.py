@@ -96,21 +96,14 @@ def test_without_limits_the_largest_batch_is_what_the_memory_holds():
             assert batch == int(held.largest_batch)
 
 
-@pytest.mark.parametrize("pp", [2, 4])
-def test_the_largest_batch_is_found_behind_batches_that_miss_the_limit(pp: int):
+@pytest.mark.parametrize("pp", [2, 3, 4])
+def test_the_time_to_the_first_token_rises_with_the_batch(pp: int):
+    # So that one interval has the largest batch that meets a limit.
     load = gz.Workload(1, 1000, 100)
-    asked: dict[str, Any] = dict(
-        model="llama-3.1-8b", platform="H100-SXM", workload=load, chips=pp, tp=1, pp=pp, dp=1, progress=False
+    found = gz.search(
+        "llama-3.1-8b", "H100-SXM", load, chips=pp, tp=1, pp=pp, dp=1, batch=list(range(1, 200)), progress=False
     )
-    ttft = gz.search(**asked, batch=list(range(1, 200))).dataset["ttft"].values
-    # The time to the first token falls somewhere; a limit just below that peak is met again behind it.
-    peak = int(np.flatnonzero(np.diff(ttft) < 0)[0])
-    limit = float(ttft[peak]) * 0.999
-    slo = gz.SLO(ttft=limit)
-    found = gz.search(**asked, slo=slo).dataset
-    largest = int(np.flatnonzero(ttft <= limit).max()) + 1
-    assert largest > peak + 1
-    assert int(found["batch"].values[found["meets_slo"].values].max()) == largest
+    assert (np.diff(found.dataset["ttft"].values) > 0).all()
 
 
 def test_a_range_without_a_power_of_two_is_found():

@@ -1,6 +1,5 @@
 """Largest batches: of every spread the most requests that run and meet limits, found for all spreads at once."""
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -15,52 +14,16 @@ _ROWS = (2**9, 2**12)  # candidates that are evaluated in one go
 _TRIED = 64  # batches of a spread at most that are evaluated in one go
 
 
-@dataclasses.dataclass(frozen=True)
-class Passes:
-    """In how many passes the prompts of a micro-batch are processed, by the requests of a replica.
-
-    With pipeline stages the time to the first token falls where a pass is added, since the last one is then short: it
-    rises with the batch only as long as their number is the same.
-
-    Attributes:
-        limit: tokens of a pass at most.
-        tokens: new tokens of a prompt in the mean.
-        micro_batches: micro-batches of each spread.
-    """
-
-    limit: float
-    tokens: float
-    micro_batches: np.ndarray
-
-    def count(self, requests: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Passes of so many requests, for some of the spreads."""
-        each = np.maximum(requests / self.micro_batches[rows], 1.0)
-        return np.maximum(np.ceil(each * self.tokens / self.limit), 1).astype(int)
-
-    def least(self, count: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Fewest requests that take so many passes."""
-        shape = (-1, *(1,) * (count.ndim - 1))
-        full = (count - 1) * self.limit * self.micro_batches[rows].reshape(shape) / self.tokens
-        return np.floor(full).astype(int) + 1
-
-
-def largest_batches(
-    columns: c.Columns,
-    good: np.ndarray,
-    evaluate: Callable[[c.Columns], np.ndarray],
-    passes: Callable[[c.Columns], Passes] | None = None,
-) -> c.Columns:
+def largest_batches(columns: c.Columns, good: np.ndarray, evaluate: Callable[[c.Columns], np.ndarray]) -> c.Columns:
     """Candidates with the largest good batch of each spread, where that is larger than all of its good ones so far.
 
     The interval of each spread between a good batch and one that is not is cut in many parts at once, so that few
-    rounds are needed. A batch is a multiple of the replicas; it is good where all smaller ones are, or where
-    `passes` is given all smaller ones of as many passes, and the smallest ones of fewer.
+    rounds are needed. A batch is a multiple of the replicas, and good only where all smaller ones are.
 
     Args:
         columns: candidates whose batches are whole on each replica.
         good: whether each of them is good.
         evaluate: whether other candidates are.
-        passes: the passes of spreads, where their number is bounded.
 
     Returns:
         New candidates, in columns of the same names.
@@ -86,15 +49,6 @@ def largest_batches(
 
     rows = np.flatnonzero(low > 0)
     low[rows] = _close(low[rows], high[rows], lambda at, tried: met(rows[at], tried))
-    if passes is not None and rows.size:
-        taken = passes(spreads)
-        here = taken.count(low[rows], rows)
-        last = taken.count(most[rows], rows)
-        most_passes = _close(here, last + 1, lambda at, tried: met(rows[at], taken.least(tried, rows[at])))
-        rows, many = rows[most_passes > here], most_passes[most_passes > here]
-        least, beyond = (taken.least(number, rows) for number in (many, many + 1))
-        beyond = np.minimum(beyond, most[rows] + 1)
-        low[rows] = _close(least, beyond, lambda at, tried: met(rows[at], tried))
     new = np.flatnonzero(low > start)
     added = c.take(spreads, new) | {"batch": low[new] * spreads["dp"][new]}
     return {name: added[name] for name in columns}

@@ -120,8 +120,7 @@ def search(
         raise ValueError(f"space = {space!r}: must be 'all' or 'genz'")
     dataset = base.evaluate(columns, progress)
     if space == "all" and batches is None and c.length(columns):
-        timed = slo is not None and bool({"ttft", "e2e"} & set(slo.limits()))
-        dataset = base.with_largest_batches(columns, dataset, functools.partial(_good, slo=slo), timed)
+        dataset = base.with_largest_batches(columns, dataset, functools.partial(_good, slo=slo))
     total = dataset.sizes[DIM] + sum(excluded.values())
     dataset = _with_cost(dataset, cost, base.case.platform, base.case.workload)
     dataset = _with_slo(dataset, slo)

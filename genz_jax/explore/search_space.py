@@ -12,7 +12,7 @@ from genz_jax import inputs, labels, units
 from genz_jax.axes import Axis
 from genz_jax.evaluate import Case, Question
 from genz_jax.explore import candidates as c
-from genz_jax.explore.largest import Passes, largest_batches
+from genz_jax.explore.largest import largest_batches
 from genz_jax.explore.search_result import DIM
 from genz_jax.explore.sweep import evaluate_axes
 from genz_jax.specs import Engine, Parallelism, Precision
@@ -152,7 +152,6 @@ class SearchSpace:
         columns: c.Columns,
         dataset: "xr.Dataset",
         good: "Callable[[xr.Dataset], np.ndarray]",
-        several_passes: bool,
     ) -> "xr.Dataset":
         """The candidates, and those with the largest good batch of each spread (`largest_batches`).
 
@@ -160,25 +159,13 @@ class SearchSpace:
             columns: candidates whose batches are whole on each replica.
             dataset: their figures.
             good: whether each candidate of a dataset is.
-            several_passes: whether a candidate is good depends on the time of its prefill.
         """
 
         def evaluated(some: c.Columns) -> "xr.Dataset":
             return self.evaluate(some, False, beside=c.length(columns))
 
-        engine = self.case.engine
-        bounded = self.question.assumptions.prefill == "bounded" and engine is not None and not engine.single_pass
-        passes = self._passes if bounded and several_passes else None
-        more = largest_batches(columns, good(dataset), lambda some: good(evaluated(some)), passes)
+        more = largest_batches(columns, good(dataset), lambda some: good(evaluated(some)))
         return labels.joined([dataset, evaluated(more)], DIM) if c.length(more) else dataset
-
-    def _passes(self, spreads: c.Columns) -> Passes:
-        """In how many passes spreads process their prompts."""
-        load, engine = self.case.workload, self.case.engine
-        assert engine is not None
-        cached = 0.0 if load.cached_tokens is None else float(load.cached_tokens) * float(load.cache_hit_rate)
-        tokens = float(load.input_tokens) - cached
-        return Passes(float(engine.tokens_per_step), tokens, spreads["micro_batches"].astype(float))
 
     def smallest(
         self, allowed: Mapping[str, np.ndarray | None], batches: np.ndarray | None, progress: bool
