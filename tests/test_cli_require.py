@@ -32,6 +32,11 @@ def test_require_says_why_not():
     assert "cannot: bound by the matrix units" in result.stdout
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_require_ends_with_1_where_nothing_meets_the_objective(form):
+    assert _run("require", "mem_bw", *POINT, "--slo", "tpot=1ns", *form).exit_code == 1
+
+
 def test_sensitivity_is_that_of_the_library():
     result = _run("sensitivity", *POINT, "--stage", "decode", "--json", "--top", "3")
     assert result.exit_code == 0, result.stderr

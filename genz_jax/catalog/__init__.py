@@ -258,8 +258,9 @@ class ListPrice:
         return f"list price of {self.usd_per_hour:.2f} $ per device and hour, {self.provider}, {self.date}"
 
 
-def list_price(platform: Platform) -> ListPrice | None:
+def list_price(platform: str | Platform) -> ListPrice | None:
     """The list price of a platform of the catalogue; None where none is known, or its numbers were changed."""
+    platform = _platform(_find("platform", platform, _PLATFORMS)[0]) if isinstance(platform, str) else platform
     entry = _entries(*_PLATFORMS).get(platform.name)
     if entry is None or "price" not in entry or not eqx.tree_equal(platform, _platform(platform.name)):
         return None

@@ -68,7 +68,10 @@ def require(
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """Invert the model: what is needed to meet an objective."""
+    """Invert the model: what is needed to meet an objective.
+
+    Ends with exit code 1 where nothing meets it.
+    """
     given = locals()
     import sys
 
@@ -97,11 +100,13 @@ def require(
         plots.requirement(dataset, path=plot)
     if json:
         show.print_json(_tree(dataset) | {"out": out, "plot": plot})
-        return
-    _print(dataset)
-    for path in (out, plot):
-        if path is not None:
-            show.line(f"written: {path}")
+    else:
+        _print(dataset)
+        for path in (out, plot):
+            if path is not None:
+                show.line(f"written: {path}")
+    if not bool(dataset["feasible"].any()):
+        raise typer.Exit(1)
 
 
 def check_outputs(out: str | None, plot: str | None) -> None:
