@@ -57,8 +57,6 @@ BY_UNIT = {
 
 CAPACITY = Sense(1e3, 1e30, ("GB", "MB"))
 LATENCY = Sense(0.0, 1.0, ("us", "ns"))
-FIRST_TOKEN = Sense(1e-9, 300.0, ("ms",))
-PER_TOKEN = Sense(1e-9, 5.0, ("ms",))
 DEVICE_POWER = Sense(1e-6, 1e6)
 COUNT = Sense(0.0, 1e9)
 LAYERS = Sense(0.0, 1e6)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from genz_jax import sense, units
+from genz_jax import units
 from genz_jax.fields import Number, Spec, number
 from genz_jax.results import RequestResult
 
@@ -18,8 +18,8 @@ FLOORS = {"throughput": "throughput", "interactivity": "interactivity"}
 class SLO(Spec):
     """Service level objective of requests. A limit that is None is not set."""
 
-    ttft: Number = number(units.SECOND, "time to first token, at most", None, limits=sense.FIRST_TOKEN)
-    tpot: Number = number(units.SECOND, "time per output token, at most", None, limits=sense.PER_TOKEN)
+    ttft: Number = number(units.SECOND, "time to first token, at most", None)
+    tpot: Number = number(units.SECOND, "time per output token, at most", None)
     e2e: Number = number(units.SECOND, "end-to-end latency of a request, at most", None)
     throughput: Number = number(units.TOKEN_RATE, "output tokens per second, all requests together, at least", None)
     interactivity: Number = number(units.TOKEN_RATE, "output tokens per second of one request, at least", None)
