@@ -706,6 +706,13 @@ INT4_FP8 = [{"dtype": "fp8_e4m3", "qscheme": "per_tensor"}, {"dtype": "int4", "q
 TWELVE = r"mlp\.experts\.([2-9]|1[0-3])\."
 MANY = {**MIXTRAL, "model_type": "qwen3_moe", "moe_intermediate_size": 2048, "num_experts": 16, "head_dim": 128}
 SAID_ELSEWHERE = {
+    "GPTQ, keys of how it was quantized": (
+        {
+            **GPTQ,
+            "dynamic": {"+:.*down.*": {"damp_percent": 0.1, "act_group_aware": True, "mse": 2.4, "static_groups": 1}},
+        },
+        "int4:128x16-bf16-bf16/embedding=bf16",
+    ),
     "GPTQ of attention alone": (
         {**GPTQ, "modules_in_block_to_quantize": [["self_attn.q_proj", "self_attn.k_proj"], ["self_attn.o_proj"]]},
         # Three of four matrices: 4.125 bits of 4096 · (4096 + 1024 + 4096), 16 of 4096 · 1024.

@@ -1,5 +1,6 @@
 """Weight-only quantization in groups: GPTQ, AWQ, AutoRound, HQQ, MLX and their like."""
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,6 @@ from genz_jax.catalog.quantization.scheme import (
     names_of,
     whole,
 )
-from genz_jax.fields import near
 
 _BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 
@@ -58,8 +58,9 @@ def read_gptq(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
         if sign == "+" and not isinstance(changes, Mapping):
             raise fail(inside, f"{str(changes)[:40]}: must be an object")
         for key in changes or ():
-            if key not in _GPTQ and (hint := near(key, _GPTQ)):
-                raise fail(inside, f"{key[:40]!r}: no such key{hint}")
+            # Other keys are of how it was quantized; one that is almost one of these is a slip.
+            if key not in _GPTQ and (meant := difflib.get_close_matches(key, _GPTQ, n=1, cutoff=0.8)):
+                raise fail(inside, f"{key[:40]!r}: no such key; did you mean {meant[0]}?")
         format = PLAIN if sign == "-" else _gptq_format(inside, {**told, **(changes or {})})
         rules.append((Patterns([rest], [compiled(where, rest)]), format))
     left_out = Names(where, names_of(where, told, "modules_to_not_convert"))
