@@ -527,3 +527,13 @@ def test_installed_script():
     assert bad.returncode == 2
     assert bad.stdout == ""
     assert bad.stderr.startswith("error: PATTERN = 'nothing'")
+
+
+def test_what_an_engine_sets_aside_is_that_of_the_library():
+    options = ["--stage", "memory", "--max-num-seqs", "1024", "--max-num-batched-tokens", "2048", "--json"]
+    found = json.loads(_run("estimate", "-m", "llama-3.1-8b", "-p", "H100-SXM", *options).stdout)["figures"]
+    engine = gz.Engine(tokens_per_step=2048, max_sequences=1024)
+    expected = gz.estimate("llama-3.1-8b", "H100-SXM", stage="memory", engine=engine)
+    for name in ("activations", "longest_context", "largest_batch"):
+        assert found[name]["value"] == float(getattr(expected, name))
+    assert float(expected.activations) == 1024 * 128_256 * 40  # bytes of an entry of the vocabulary: docs/memory.md

@@ -28,6 +28,7 @@ _OPTIONS = {  # name of the option: the number that it sets
     "dp": "parallelism.dp",
     "cp": "parallelism.cp",
     "max_num_batched_tokens": "engine.tokens_per_step",
+    "max_num_seqs": "engine.max_sequences",
     "draft_tokens": "speculation.tokens",
     "acceptance": "speculation.acceptance",
 }

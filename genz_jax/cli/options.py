@@ -107,6 +107,14 @@ TokensPerStep = Annotated[
         help="Tokens of a forward pass at most; longer prefills take several passes [default: 8192].",
     ),
 ]
+MaxSequences = Annotated[
+    str | None,
+    typer.Option(
+        "--max-num-seqs",
+        metavar="N",
+        help="Sequences whose logits an engine sets memory aside for [default: those of the batch, at most 256].",
+    ),
+]
 Stage = Annotated[
     str | None,
     typer.Option(

@@ -55,6 +55,7 @@ def require(
     cp: o.ContextParallel = None,
     precision: o.Precisions = None,
     max_num_batched_tokens: o.TokensPerStep = None,
+    max_num_seqs: o.MaxSequences = None,
     assumptions: o.AssumptionsName = "default",
     set: o.Changes = None,
     over: Annotated[

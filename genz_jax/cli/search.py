@@ -68,6 +68,7 @@ def search(
     ] = None,
     stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill, decode or encode.")] = "request",
     max_num_batched_tokens: o.TokensPerStep = None,
+    max_num_seqs: o.MaxSequences = None,
     assumptions: o.AssumptionsName = "default",
     space: Annotated[
         str, typer.Option(metavar="NAME", help="all, or genz for the candidates of the published analyser.")
@@ -112,7 +113,7 @@ def search(
     given: dict[str, Any] = {
         "model": model, "platform": platform, "workload": workload, "precision": precision, "input": input,
         "output": output, "beams": beams, "stage": stage, "assumptions": assumptions, "set": set,
-        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs,
         **dict.fromkeys((*unused, "acceptance")),
     }  # fmt: skip
     formats = cases.comma_list("--precision", precision)

@@ -42,6 +42,7 @@ def sensitivity(
     precision: o.Precisions = None,
     stage: o.Stage = None,
     max_num_batched_tokens: o.TokensPerStep = None,
+    max_num_seqs: o.MaxSequences = None,
     assumptions: o.AssumptionsName = "default",
     set: o.Changes = None,
     prefill: o.PrefillChunks = None,

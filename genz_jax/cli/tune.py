@@ -53,6 +53,7 @@ def tune(
     cp: o.ContextParallel = None,
     precision: o.OnePrecision = None,
     max_num_batched_tokens: o.TokensPerStep = None,
+    max_num_seqs: o.MaxSequences = None,
     assumptions: o.AssumptionsName = "default",
     set: o.Changes = None,
     slo: Annotated[

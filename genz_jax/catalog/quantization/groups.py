@@ -68,7 +68,7 @@ def read_gptq(where: str, told: Mapping[str, Any], experts: float) -> Scheme:
     only = _only(where, told)
 
     def format_of(module: Module) -> Format:
-        if only is not None and module not in only:
+        if only is not None and module.kind != "head" and module not in only:
             return PLAIN
         for pattern, format in rules:
             if pattern.match(module):
