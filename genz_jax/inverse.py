@@ -1,5 +1,6 @@
 """Inverse of a need that grows: the largest whole number that still fits."""
 
+import functools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -7,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from genz_jax.fields import Number
-from genz_jax.work.step import straight_through
 
 Specs = TypeVar("Specs")
 
@@ -31,31 +31,43 @@ def largest_that_fits(
         low: whole number that is not asked whether it fits.
         high: the largest number that is tried.
     """
-    fixed, limit = jax.lax.stop_gradient((specs, usable))
-    low, high = jax.lax.stop_gradient((low, high))
-    at_low, at_high = need(low, fixed), need(high, fixed)
-    shape = jnp.broadcast_shapes(*map(jnp.shape, (at_low, at_high, limit, low, high)))
-    low, high, at_low, at_high = (jnp.broadcast_to(x, shape) for x in (low, high, at_low, at_high))
-    low, at_low = (jnp.where(at_high <= limit, a, b) for a, b in ((high, low), (at_high, at_low)))
+    return _largest(need, specs, usable, *jax.lax.stop_gradient((low, high)))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _largest(
+    need: Callable[[Number, Specs], Number], specs: Specs, usable: Number, low: Number, high: Number
+) -> jax.Array:
+    """The search; its loop is the only place that evaluates the need, which may take long to compile."""
+    there = jax.eval_shape(need, low, specs)
+    shape = jnp.broadcast_shapes(there.shape, *map(jnp.shape, (usable, low, high)))
+    low, high = (jnp.broadcast_to(x, shape) for x in (low, high))
+    unknown = jnp.zeros(shape, there.dtype)
 
     def narrow(state: tuple) -> tuple:
         step, low, high, at_low, at_high = state
         gap = at_high - at_low
-        share = jnp.where(gap > 0, (limit - at_low) / jnp.where(gap > 0, gap, 1.0), 0.5)
+        share = jnp.where(gap > 0, (usable - at_low) / jnp.where(gap > 0, gap, 1.0), 0.5)
         share = jnp.where(step % HALVE == HALVE - 1, 0.5, share)
-        tried = low + jnp.clip(jnp.floor(share * (high - low)), 1.0, jnp.maximum(high - low - 1.0, 1.0))
-        tried = jnp.minimum(tried, high)
-        there = jnp.broadcast_to(need(tried, fixed), shape)
-        fits = (there <= limit) & (tried < high)
-        open_ = high - low > 1
+        between = low + jnp.clip(jnp.floor(share * (high - low)), 1.0, jnp.maximum(high - low - 1.0, 1.0))
+        # The ends come first.
+        tried = jnp.where(step == 0, high, jnp.where(step == 1, low, jnp.minimum(between, high)))
+        there = jnp.broadcast_to(need(tried, specs), shape)
+        fits = (step == 1) | ((there <= usable) & ((tried < high) | (step == 0)))
+        open_ = (high - low > 1) | (step == 0)
         low, at_low = (jnp.where(open_ & fits, a, b) for a, b in ((tried, low), (there, at_low)))
         high, at_high = (jnp.where(open_ & ~fits, a, b) for a, b in ((tried, high), (there, at_high)))
         return step + 1, low, high, at_low, at_high
 
-    state = (jnp.int32(0), low, high, at_low, at_high)
-    _, found, *_ = jax.lax.while_loop(lambda s: jnp.any(s[2] - s[1] > 1), narrow, state)
-    here = need(found, specs)
-    slope = jax.lax.stop_gradient(need(found + 1.0, fixed) - need(found, fixed))
-    return straight_through(
-        found, found + jnp.where(slope > 0, (usable - here) / jnp.where(slope > 0, slope, 1.0), 0.0)
-    )
+    state = (jnp.int32(0), low, high, unknown, unknown)
+    return jax.lax.while_loop(lambda s: (s[0] == 0) | jnp.any(s[2] - s[1] > 1), narrow, state)[1]
+
+
+@_largest.defjvp
+def _slope(need: Callable[[Number, Specs], Number], primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """Derivative of the real number at which need = usable."""
+    found = _largest(need, *primals)
+    here, change = jax.jvp(lambda specs: need(found, specs), primals[:1], tangents[:1])
+    slope = need(found + 1.0, primals[0]) - here
+    change = jnp.where(slope > 0, (tangents[1] - change) / jnp.where(slope > 0, slope, 1.0), 0.0)
+    return found, jnp.broadcast_to(change, found.shape).astype(found.dtype)
