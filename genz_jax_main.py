@@ -14,7 +14,7 @@ def stop(number: int, frame: FrameType | None) -> None:
     An exception would pass through the compiler, which cannot bear one everywhere.
     """
     del frame
-    files = sys.modules.get("genz_jax.files")
+    files = sys.modules.get("genz_jax.base.files")
     remove = getattr(files, "remove_unfinished", None)  # not there while the module is being imported
     if remove is not None:
         remove()

@@ -16,8 +16,8 @@ from problem import OUTPUT_TOKENS, Problem, Stage, Work, work
 from results import ON_DEVICE, OURS, RESIDENT
 
 import genz_jax as gz
-from genz_jax import evaluate
-from genz_jax.explore import factored
+from genz_jax.grid import factored
+from genz_jax.serving import evaluate
 
 NUMPY, NUMBA, NUMEXPR = "NumPy", "numba", "numexpr"
 NAIVE, FACTORED = "C, naive", "C, factored"

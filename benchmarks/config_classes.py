@@ -14,10 +14,10 @@ from typing import Any
 
 import transformers  # pyright: ignore[reportMissingImports]
 
-from genz_jax.catalog.config_classes import ALIASES
+from genz_jax.catalog.hugging_face.config_classes import ALIASES
 from genz_jax.catalog.readers import READERS
 
-FILE = Path(__file__).parent.parent / "genz_jax" / "catalog" / "config_classes.json"
+FILE = Path(__file__).parent.parent / "genz_jax" / "catalog" / "hugging_face" / "config_classes.json"
 _ATOMS = {int: "int", bool: "bool", float: "float", str: "str", type(None): "null", dict: "object"}
 _OF_WHOLE = ("tie_word_embeddings",)
 _BASE = {field.name for field in dataclasses.fields(transformers.PreTrainedConfig)}

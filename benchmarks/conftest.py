@@ -15,7 +15,7 @@ import pytest
 from contest import Competitor, Contest
 from limits import DEVICE, Limits
 
-from genz_jax import evaluate
+from genz_jax.serving import evaluate
 
 jax.config.update("jax_enable_compilation_cache", False)  # first calls are timed with their compilation
 

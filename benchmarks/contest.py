@@ -11,7 +11,7 @@ import limits
 import numpy as np
 from memory import PeakMemory
 
-from genz_jax.explore.room import available_memory
+from genz_jax.base.free_memory import available_memory
 
 Arrays = dict[str, np.ndarray]
 

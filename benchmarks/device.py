@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from problem import DIMS, arrays_case
 
-from genz_jax import labels
-from genz_jax.assumptions import preset
-from genz_jax.evaluate import Question, compiled
+from genz_jax.labelled import labels
+from genz_jax.serving.evaluate import Question, compiled
+from genz_jax.specs.assumptions import preset
 
 
 def name() -> str:

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import genz_jax as gz
-from genz_jax.assumptions import Assumptions
+from genz_jax.specs.assumptions import Assumptions
 
 MODELS = [
     "llama-3.1-8b",

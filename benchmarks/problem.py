@@ -16,19 +16,19 @@ import jax
 import numpy as np
 
 import genz_jax as gz
-from genz_jax import labels
-from genz_jax.assumptions import genz
-from genz_jax.evaluate import Case, slim
-from genz_jax.execute import forward_pass
-from genz_jax.explore.blocks import axis_order
-from genz_jax.inputs import read_case
+from genz_jax.grid.blocks import axis_order
+from genz_jax.labelled import labels
+from genz_jax.labelled.inputs import read_case
+from genz_jax.machine.execute import forward_pass
 from genz_jax.machine.network import network_time
 from genz_jax.machine.roofline import Speeds
 from genz_jax.parity.cases import GIB, read_cards, read_model
+from genz_jax.serving.evaluate import Case, slim
+from genz_jax.serving.stages import prepare
 from genz_jax.specs import UNLIMITED
-from genz_jax.stages import prepare
-from genz_jax.work.operators import COLLECTIVES
-from genz_jax.work.stages import decode_step, prefill_step
+from genz_jax.specs.assumptions import genz
+from genz_jax.work.operators.operator import COLLECTIVES
+from genz_jax.work.steps import decode_step, prefill_step
 
 CARDS = read_cards(Path(__file__).parent.parent / "tests" / "data" / "genz" / "models.json")
 LLAMA_8B, LLAMA_70B = "meta-llama/meta-llama-3.1-8b", "meta-llama/llama-3.1-70b"

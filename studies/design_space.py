@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from genz_jax import labels, units
-from genz_jax.explore.tuning import Tuner, pose
-from genz_jax.explore.tuning_problem import Data, Form, measure
+from genz_jax.base import units
+from genz_jax.labelled import labels
 from genz_jax.plots.style import COLOURS, new_figure, plain_ticks
 from genz_jax.plots.sweep import TODAY, mark_platforms, platform_marks
+from genz_jax.questions.tune.problem import Data, Form, measure
+from genz_jax.questions.tune.tune import Tuner, pose
 
 if TYPE_CHECKING:
     import xarray as xr

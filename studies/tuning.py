@@ -13,7 +13,8 @@ import design_space
 import numpy as np
 
 import genz_jax as gz
-from genz_jax import labels, units
+from genz_jax.base import units
+from genz_jax.labelled import labels
 from genz_jax.plots.style import COLOURS, new_figure, plain_ticks
 
 if TYPE_CHECKING:

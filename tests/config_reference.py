@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import genz_jax as gz
-from genz_jax.catalog.config_classes import ALIASES, config_class, config_classes
+from genz_jax.catalog.hugging_face.config_classes import ALIASES, config_class, config_classes
 from genz_jax.catalog.readers import READERS
 
 counting = pytest.importorskip("counting")

@@ -13,11 +13,12 @@ import jax
 import numpy as np
 
 import genz_jax as gz
-from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Case, Question, compiled, evaluate
-from genz_jax.labels import flat_figures
-from genz_jax.results import DecodeResult, PrefillResult, RequestResult, Result
-from genz_jax.stack import stack, take
+from genz_jax.labelled.labels import flat_figures
+from genz_jax.serving.evaluate import Case, Question, compiled, evaluate
+from genz_jax.serving.results import DecodeResult, PrefillResult, RequestResult
+from genz_jax.specs.assumptions import Assumptions
+from genz_jax.specs.figures import Result
+from genz_jax.specs.stack import stack, take
 
 DATA = Path(__file__).parent / "data" / "genz"
 

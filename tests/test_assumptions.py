@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import genz_jax as gz
-from genz_jax.assumptions import preset
+from genz_jax.specs.assumptions import preset
 
 
 def test_presets_by_name_and_by_attribute():

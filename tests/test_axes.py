@@ -4,7 +4,7 @@ import xarray as xr
 from hypothesis import given, strategies as st
 
 import genz_jax as gz
-from genz_jax import units
+from genz_jax.base import units
 
 counts = st.integers(1, 50)
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import genz_jax as gz
-from genz_jax import caches
-from genz_jax.caches import Compiled
-from genz_jax.explore.blocks import _round_up
+from genz_jax.base import caches
+from genz_jax.base.caches import Compiled
+from genz_jax.grid.blocks import _round_up
 
 CHIP = gz.platform("H100-SXM")
 

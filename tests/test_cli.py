@@ -14,9 +14,9 @@ import xarray as xr
 from typer.testing import CliRunner, Result
 
 import genz_jax as gz
+from genz_jax.base.formats import BLOCK_FORMATS, FORMATS
 from genz_jax.cli import app, cases as cli_cases, options
 from genz_jax.cli.sweep import summarize
-from genz_jax.formats import BLOCK_FORMATS, FORMATS
 
 DATA = Path(__file__).parent / "data" / "genz"
 COMMANDS = (

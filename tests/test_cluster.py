@@ -85,7 +85,7 @@ def test_single_precision_in_the_workers(tmp_path, client):
 
 @pytest.mark.slow
 def test_a_worker_that_does_not_see_the_store_is_told(tmp_path, client, monkeypatch):
-    from genz_jax.explore import cluster
+    from genz_jax.store import dask_workers as cluster
 
     monkeypatch.setattr(cluster, "RETRIES", 0)
     submit = client.submit

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import genz_jax as gz
-from genz_jax.catalog.config_classes import config_classes
+from genz_jax.catalog.hugging_face.config_classes import config_classes
 
 SEEDS = {file.stem: json.loads(file.read_text()) for file in sorted((Path(__file__).parent / "data/configs").glob("*"))}
 MUTANTS = 2000

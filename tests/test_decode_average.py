@@ -7,9 +7,9 @@ from helpers import big_platform, make_case, once
 from hypothesis import given, strategies as st
 
 import genz_jax as gz
-from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Question
 from genz_jax.machine.roofline import Places, mean_of_slowest
+from genz_jax.serving.evaluate import Question
+from genz_jax.specs.assumptions import Assumptions
 
 DEFAULT = Assumptions.default
 LAST = DEFAULT.replace(decode_position="last")

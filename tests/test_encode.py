@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import genz_jax as gz
 from genz_jax.cli import app
-from genz_jax.evaluate import Question, compiled, evaluate
+from genz_jax.serving.evaluate import Question, compiled, evaluate
 
 BERT: dict[str, Any] = {
     "model_type": "bert",

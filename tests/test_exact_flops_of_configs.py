@@ -12,7 +12,7 @@ import pytest
 from counting import Counted, count_pass, transformers
 
 import genz_jax as gz
-from genz_jax.flops import FlopCount, flop_count
+from genz_jax.counts.flops import FlopCount, flop_count
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

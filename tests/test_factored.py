@@ -10,7 +10,7 @@ import xarray as xr
 from jax import lax
 
 import genz_jax as gz
-from genz_jax.explore import blocks, factored
+from genz_jax.grid import blocks, factored
 
 CHIP = gz.platform("H100-SXM").replace(
     mem_bw=gz.geomspace("1 TB/s", "20 TB/s", 9), link_latency=gz.axis(["1 us", "3 us", "9 us"])

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import genz_jax as gz
-from genz_jax import files
+from genz_jax.base import files
 
 
 @pytest.fixture(scope="module")

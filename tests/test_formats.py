@@ -7,12 +7,12 @@ import pytest
 from helpers import make_case, once
 
 import genz_jax as gz
-from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Question
-from genz_jax.formats import FORMATS, WIDER, Format
-from genz_jax.inputs import precision as read
+from genz_jax.base.formats import FORMATS, WIDER, Format
+from genz_jax.catalog.precisions import precision as read
 from genz_jax.machine.roofline import formats_of, native_format
-from genz_jax.work.products import attention_scores
+from genz_jax.serving.evaluate import Question
+from genz_jax.specs.assumptions import Assumptions
+from genz_jax.work.operators.products import attention_scores
 
 DEFAULT = Assumptions.default
 APART = DEFAULT.replace(fused_attention=False)

@@ -10,11 +10,11 @@ import pytest
 from helpers import ALL, ZOO, floats, make_case, paths, random_case
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Case, Question, evaluate
-from genz_jax.stack import stack
-from genz_jax.work.products import gemm
+from genz_jax.serving.evaluate import Case, Question, evaluate
+from genz_jax.specs import assumptions
+from genz_jax.specs.assumptions import Assumptions
+from genz_jax.specs.stack import stack
+from genz_jax.work.operators.products import gemm
 
 DEFAULT, GENZ = assumptions.default, assumptions.genz
 SMOOTH = DEFAULT.replace(smooth=0.05)

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 import genz_jax as gz
-from genz_jax.catalog import checkpoints
+from genz_jax.base.formats import FORMATS
+from genz_jax.catalog.hugging_face import checkpoints
 from genz_jax.cli import app
-from genz_jax.formats import FORMATS
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

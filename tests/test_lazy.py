@@ -8,7 +8,7 @@ import xarray as xr
 from test_store import CHUNKS, same, small
 
 import genz_jax as gz
-from genz_jax.explore import regions as cutting
+from genz_jax.store import regions as cutting
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import genz_jax as gz
-from genz_jax.catalog.checkpoints import precision_text
+from genz_jax.catalog.hugging_face.checkpoints import precision_text
 
 aiconfigurator_core = pytest.importorskip("aiconfigurator_core")
 counting = pytest.importorskip("counting")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import genz_jax as gz
-from genz_jax.assumptions import Assumptions
 from genz_jax.specs import Compressor, Indexer, Parallelism, Precision
-from genz_jax.stack import take
-from genz_jax.work.compressed_attention import entries
-from genz_jax.work.indexer import selected
+from genz_jax.specs.assumptions import Assumptions
+from genz_jax.specs.stack import take
+from genz_jax.work.layers.compressed_attention import entries
+from genz_jax.work.layers.indexer import selected
 from genz_jax.work.step import Deployment, Segment, Step
 
 DEFAULT = Deployment(Parallelism(), Precision(), Assumptions.default)

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 import genz_jax as gz
 from genz_jax.machine.network import network_time, too_small
-from genz_jax.work import collectives
+from genz_jax.work.operators import collectives
 
 FP8 = gz.Precision("fp8")
 KINDS = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point"]

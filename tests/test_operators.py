@@ -11,10 +11,10 @@ from helpers import index_tuples
 from hypothesis import given, strategies as st
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.work import collectives, elementwise, products
-from genz_jax.work.ffn import expected_experts
-from genz_jax.work.operators import Operator
+from genz_jax.specs import assumptions
+from genz_jax.work.layers.ffn import expected_experts
+from genz_jax.work.operators import collectives, elementwise, products
+from genz_jax.work.operators.operator import Operator
 from genz_jax.work.step import Segment, ceil_div, floor_div, shard
 
 MIXED = gz.Precision("int8", "bf16", kv_cache="fp32", compute="bf16")

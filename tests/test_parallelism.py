@@ -10,12 +10,12 @@ from helpers import ZOO, big_platform, make_case, once, pick, request_question, 
 from hypothesis import given, settings, strategies as st
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.evaluate import Question, slim
-from genz_jax.execute import _beside
+from genz_jax.machine.execute import _beside
 from genz_jax.machine.network import network_time
 from genz_jax.machine.roofline import OperatorTime
-from genz_jax.work import collectives
+from genz_jax.serving.evaluate import Question, slim
+from genz_jax.specs import assumptions
+from genz_jax.work.operators import collectives
 from genz_jax.work.step import Segment
 
 PRESETS = {"default": assumptions.default, "genz": assumptions.genz}
@@ -200,7 +200,7 @@ def test_gradients_with_context_parallelism_are_finite(seed: int):
     platform = big_platform(link_bw=float(np.exp(rng.uniform(np.log(1e9), np.log(1e12)))))
     spread = gz.Parallelism(tp=2, cp=int(rng.choice([1, 2, 8])), dp=2)
     case = make_case(gz.model("llama-3.1-8b"), platform, gz.Workload(4, 4096, 64), spread)
-    from genz_jax.evaluate import evaluate
+    from genz_jax.serving.evaluate import evaluate
 
     def latency(chip: gz.Platform) -> jax.Array:
         result = evaluate(eqx.tree_at(lambda c: c.platform, case, chip), Question("request", assumptions.default))

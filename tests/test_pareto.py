@@ -7,8 +7,8 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 import genz_jax as gz
-from genz_jax.explore import pareto as module
-from genz_jax.explore.pareto import front_mask
+from genz_jax.reduce import pareto as module
+from genz_jax.reduce.pareto import front_mask
 
 ties = st.integers(-3, 3).map(float) | st.just(np.nan) | st.just(np.inf) | st.just(-np.inf)
 tables = hnp.arrays(float, st.tuples(st.integers(0, 40), st.integers(1, 4)), elements=ties)

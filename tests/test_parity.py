@@ -10,9 +10,10 @@ import pytest
 from helpers import DATA, make_case, once
 
 import genz_jax as gz
-from genz_jax import assumptions, parity
-from genz_jax.evaluate import Question
-from genz_jax.formats import FORMATS
+from genz_jax import parity
+from genz_jax.base.formats import FORMATS
+from genz_jax.serving.evaluate import Question
+from genz_jax.specs import assumptions
 
 SUMMARY, MODELS = DATA / "summary.csv", DATA / "models.json"
 

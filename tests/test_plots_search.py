@@ -5,7 +5,7 @@ import pytest
 
 import genz_jax as gz
 from genz_jax import plots
-from genz_jax.explore.search_result import SearchResult
+from genz_jax.questions.search.result import SearchResult
 
 LOAD = gz.Workload(1, 1024, 64)
 

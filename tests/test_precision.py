@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import genz_jax as gz
-from genz_jax.formats import BLOCK_FORMATS, FORMAT_BYTES, FORMATS, Format
-from genz_jax.inputs import precision as read
+from genz_jax.base.formats import BLOCK_FORMATS, FORMAT_BYTES, FORMATS, Format
+from genz_jax.catalog.precisions import precision as read
 from genz_jax.machine.roofline import formats_of
 from genz_jax.specs.precision_text import LAYERS, OTHERS
-from genz_jax.stack import stack, take
+from genz_jax.specs.stack import stack, take
 
 BYTES = FORMAT_BYTES | {name: size for name, (_, size) in BLOCK_FORMATS.items()}
 

@@ -9,10 +9,10 @@ import pytest
 from helpers import make_case, once
 
 import genz_jax as gz
-from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Question
-from genz_jax.formats import BLOCK_FORMATS, FORMAT_BYTES
-from genz_jax.stack import stack
+from genz_jax.base.formats import BLOCK_FORMATS, FORMAT_BYTES
+from genz_jax.serving.evaluate import Question
+from genz_jax.specs.assumptions import Assumptions
+from genz_jax.specs.stack import stack
 
 DEFAULT = Assumptions.default
 BYTES = FORMAT_BYTES | {name: size for name, (_, size) in BLOCK_FORMATS.items()}

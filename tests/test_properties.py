@@ -25,9 +25,9 @@ from helpers import (
 from hypothesis import given, settings, strategies as st
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.evaluate import Case, Question, compiled, evaluate
-from genz_jax.stack import stack, take
+from genz_jax.serving.evaluate import Case, Question, compiled, evaluate
+from genz_jax.specs import assumptions
+from genz_jax.specs.stack import stack, take
 
 PRESETS = {"default": assumptions.default, "genz": assumptions.genz}
 STAGES = ("request", "chunked", "speculative_decode", "speculative_prefill")

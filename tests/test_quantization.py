@@ -11,7 +11,7 @@ import re
 
 import pytest
 
-from genz_jax.catalog import checkpoints
+from genz_jax.catalog.hugging_face import checkpoints
 from genz_jax.catalog.quantization.layers import feed_forward_kinds, mixer_kinds
 from genz_jax.specs import FFN, SSD, Attention, LocalAttention, Model, MoE
 

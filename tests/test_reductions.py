@@ -12,8 +12,9 @@ import pytest
 import xarray as xr
 
 import genz_jax as gz
-from genz_jax.explore import accumulators, blocks, quantiles, reduce
-from genz_jax.explore.pareto import front_mask
+from genz_jax.grid import blocks
+from genz_jax.reduce import accumulators, quantiles, walk as reduce
+from genz_jax.reduce.pareto import front_mask
 
 CHIP = gz.platform("H100-SXM").replace(
     mem_bw=gz.geomspace("1 TB/s", "20 TB/s", 13), flops=gz.geomspace("100 TFLOP/s", "5 PFLOP/s", 11)
@@ -232,7 +233,7 @@ def test_what_goes_with_a_reduction_only():
 
 
 def test_one_trace_and_few_bytes_whatever_the_size(monkeypatch):
-    from genz_jax.explore import points
+    from genz_jax.reduce import ranked as points
 
     seen: list[int] = []
     once = 0

@@ -11,12 +11,12 @@ import pytest
 from helpers import make_case, pick, random_case
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.evaluate import Case, Question, evaluate
-from genz_jax.explore.requirements import Limit, Obstacle, Requirement, inverse
-from genz_jax.explore.slo import CEILINGS
-from genz_jax.explore.targets import Service, Target, read_target
-from genz_jax.stack import stack, take
+from genz_jax.questions.require.requirements import Limit, Obstacle, Requirement, inverse
+from genz_jax.serving.evaluate import Case, Question, evaluate
+from genz_jax.serving.slo import CEILINGS
+from genz_jax.serving.targets import Service, Target, read_target
+from genz_jax.specs import assumptions
+from genz_jax.specs.stack import stack, take
 
 DEFAULT, GENZ = assumptions.default, assumptions.genz
 FIGURES = ("ttft", "tpot", "latency", "throughput", "interactivity", "feasible", "memory")
@@ -272,7 +272,7 @@ def test_result_is_a_dataset_over_all_other_axes():
 
 
 def test_blocks_and_one_trace(monkeypatch: pytest.MonkeyPatch):
-    from genz_jax.explore import requirements as module
+    from genz_jax.questions.require import requirements as module
 
     chip = CHIP.replace(flops=gz.geomspace("500 TFLOP/s", "5 PFLOP/s", 40), mem_bw="1 GB/s")
     slo = gz.SLO(tpot=gz.geomspace("5 ms", "50 ms", 30))

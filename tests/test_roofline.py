@@ -11,13 +11,13 @@ from helpers import ZOO, big_platform, catalogue, make_case, once, pick, rates
 from hypothesis import given, strategies as st
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.evaluate import Question
-from genz_jax.formats import FORMATS
+from genz_jax.base.formats import FORMATS
+from genz_jax.machine.capacity import capacity_check
 from genz_jax.machine.energy import energy
-from genz_jax.machine.memory import capacity_check
 from genz_jax.machine.roofline import Speeds, compute_rate, load, operator_time
-from genz_jax.work import elementwise, operators, products
+from genz_jax.serving.evaluate import Question
+from genz_jax.specs import assumptions
+from genz_jax.work.operators import elementwise, operator as operators, products
 
 BF16 = gz.Precision("bf16")
 positive = st.floats(1e-3, 1e3)

@@ -8,8 +8,7 @@ import pytest
 import xarray as xr
 
 import genz_jax as gz
-from genz_jax import axes
-from genz_jax.explore import room
+from genz_jax.base import axes, free_memory as room
 
 CHIP = gz.platform("H100-SXM")
 HUGE = CHIP.replace(mem_bw=gz.geomspace(1e12, 2e13, 10**6), flops=gz.geomspace(1e14, 1e16, 10**6))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import genz_jax as gz
-from genz_jax import stages
-from genz_jax.evaluate import function_of
-from genz_jax.explore import candidates as c
-from genz_jax.explore.search_result import SENSES, SearchResult
-from genz_jax.work.mapping import REASONS
+from genz_jax.questions.search import candidates as c
+from genz_jax.questions.search.result import SENSES, SearchResult
+from genz_jax.serving import stages
+from genz_jax.serving.evaluate import function_of
+from genz_jax.specs.reasons import REASONS
 
 LOAD = gz.Workload(1, 1024, 64)
 SMALL = {"batch": [16], "progress": False}

@@ -7,8 +7,8 @@ import pytest
 
 import genz_jax as gz
 from genz_jax import catalog
-from genz_jax.explore import candidates as c
-from genz_jax.explore.largest import MOST, largest_batches
+from genz_jax.questions.search import candidates as c
+from genz_jax.questions.search.largest import MOST, largest_batches
 
 MODELS = (
     "llama-3.1-8b",

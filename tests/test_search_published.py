@@ -12,8 +12,8 @@ from helpers import DATA
 
 import genz_jax as gz
 from genz_jax import parity
-from genz_jax.explore import candidates as c
-from genz_jax.explore.pareto import front_mask
+from genz_jax.questions.search import candidates as c
+from genz_jax.reduce.pareto import front_mask
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

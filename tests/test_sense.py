@@ -10,11 +10,11 @@ import pytest
 import xarray as xr
 
 import genz_jax as gz
-from genz_jax import sense, units
-from genz_jax.axes import from_labelled
-from genz_jax.fields import Spec
-from genz_jax.machine.memory import capacity_check
-from genz_jax.work.mapping import Reason
+from genz_jax.base import sense, units
+from genz_jax.base.axes import from_labelled
+from genz_jax.base.fields import Spec
+from genz_jax.machine.capacity import capacity_check
+from genz_jax.specs.reasons import Reason
 
 H100 = gz.platform("H100-SXM")
 LLAMA = gz.model("llama-3.1-8b")

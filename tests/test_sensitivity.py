@@ -9,11 +9,11 @@ import pytest
 from helpers import big_platform, random_case
 
 import genz_jax as gz
-from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Question
-from genz_jax.explore import sensitivity as module
-from genz_jax.explore.sensitivity import DEGREES, parameters, slopes
-from genz_jax.stack import stack, take
+from genz_jax.questions.sensitivity import sensitivity as module
+from genz_jax.questions.sensitivity.sensitivity import DEGREES, parameters, slopes
+from genz_jax.serving.evaluate import Question
+from genz_jax.specs.assumptions import Assumptions
+from genz_jax.specs.stack import stack, take
 
 pytestmark = pytest.mark.slow  # the commands run both in the first tier
 

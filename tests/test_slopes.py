@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import genz_jax as gz
-from genz_jax.explore import blocks
+from genz_jax.grid import blocks
 
 CHIP = gz.platform("H100-SXM")
 GRID = CHIP.replace(mem_bw=gz.geomspace("1 TB/s", "20 TB/s", 4), flops=gz.geomspace("100 TFLOP/s", "5 PFLOP/s", 3))

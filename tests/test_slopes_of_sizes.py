@@ -10,8 +10,8 @@ import pytest
 from helpers import ZOO, make_case, paths
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.evaluate import Case, Question, evaluate
+from genz_jax.serving.evaluate import Case, Question, evaluate
+from genz_jax.specs import assumptions
 
 FINITE = assumptions.default.replace(infeasible="finite")
 """Sizes beside those of a model may divide over no ranks, and have figures all the same."""

@@ -7,8 +7,8 @@ import pytest
 from helpers import make_case, once
 
 import genz_jax as gz
-from genz_jax.assumptions import Assumptions
-from genz_jax.evaluate import Question
+from genz_jax.serving.evaluate import Question
+from genz_jax.specs.assumptions import Assumptions
 
 DENSE = gz.model("deepseek-v3")
 SPARSE = gz.model("deepseek-v3.2")

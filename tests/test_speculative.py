@@ -10,10 +10,10 @@ from helpers import ZOO, big_platform, make_case, once, pick
 from hypothesis import given, strategies as st
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.evaluate import Question
-from genz_jax.speculative import expected_tokens
-from genz_jax.work.mapping import Reason
+from genz_jax.serving.evaluate import Question
+from genz_jax.serving.speculative import expected_tokens
+from genz_jax.specs import assumptions
+from genz_jax.specs.reasons import Reason
 
 DEFAULT, GENZ = assumptions.default, assumptions.genz
 PRESETS = {"default": DEFAULT, "genz": GENZ}

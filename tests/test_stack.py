@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import genz_jax as gz
-from genz_jax.stack import take
+from genz_jax.specs.stack import take
 
 H100, H200 = gz.platform("H100-SXM"), gz.platform("H200")
 ONE_LEVEL = H100.replace(network=(gz.NetworkLevel(8, "450 GB/s", "1 us"),))

@@ -9,10 +9,10 @@ import pytest
 from helpers import ZOO, big_platform, chunks, make_case, once, pick, request_question, worst
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.evaluate import Question
-from genz_jax.results import Bound
-from genz_jax.work.mapping import Reason
+from genz_jax.serving.evaluate import Question
+from genz_jax.specs import assumptions
+from genz_jax.specs.figures import Bound
+from genz_jax.specs.reasons import Reason
 
 DEFAULT, GENZ = assumptions.default, assumptions.genz
 PRESETS = {"default": DEFAULT, "genz": GENZ}

@@ -18,9 +18,9 @@ import xarray as xr
 import zarr
 
 import genz_jax as gz
-from genz_jax.evaluate import Question, function_of
-from genz_jax.explore import regions as cutting, store as stores
-from genz_jax.explore.blocks import compiled
+from genz_jax.grid.blocks import compiled
+from genz_jax.serving.evaluate import Question, function_of
+from genz_jax.store import regions as cutting, write as stores
 
 CHIP = gz.platform("H100-SXM")
 CHUNKS = {"mem_bw": 3, "flops": 4, "tp": 2}

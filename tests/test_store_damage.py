@@ -15,7 +15,7 @@ import xarray as xr
 from test_store import CHUNKS, contents, done, names_in, same, small
 
 import genz_jax as gz
-from genz_jax.explore import regions as cutting
+from genz_jax.store import regions as cutting
 
 RNG = np.random.default_rng(20260101)
 

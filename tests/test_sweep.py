@@ -8,10 +8,11 @@ import xarray as xr
 from tqdm import tqdm
 
 import genz_jax as gz
-from genz_jax import labels, results
-from genz_jax.evaluate import Case
-from genz_jax.explore import blocks as module
-from genz_jax.fields import Rule, Spec
+from genz_jax.base.fields import Rule, Spec
+from genz_jax.grid import blocks as module
+from genz_jax.labelled import labels
+from genz_jax.serving.evaluate import Case
+from genz_jax.specs import figures as results
 
 CHIP = gz.platform("H100-SXM")
 QUICK = {"stage": "decode", "progress": False}

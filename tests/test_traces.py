@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import genz_jax as gz
-from genz_jax import assumptions, stages
-from genz_jax.evaluate import Case, Question, compiled, evaluate, function_of
-from genz_jax.explore import blocks as module
+from genz_jax.grid import blocks as module
+from genz_jax.serving import stages
+from genz_jax.serving.evaluate import Case, Question, compiled, evaluate, function_of
+from genz_jax.specs import assumptions
 
 CHIP = gz.platform("H100-SXM")
 QUICK = {"stage": "decode", "figures": ["latency"], "progress": False}

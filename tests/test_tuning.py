@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import brentq
 
 import genz_jax as gz
-from genz_jax.explore import tuning_search
+from genz_jax.questions.tune import search as tuning_search
 
 pytestmark = pytest.mark.slow  # the commands run both in the first tier
 

@@ -12,10 +12,10 @@ import pytest
 from scipy.optimize import differential_evolution, minimize
 
 import genz_jax as gz
-from genz_jax.explore.tuning import Tuner, pose
-from genz_jax.explore.tuning_problem import SPREAD, Data, Form, outcome, slopes
 from genz_jax.machine.cost import device_cost
-from genz_jax.results import RequestResult
+from genz_jax.questions.tune.problem import SPREAD, Data, Form, outcome, slopes
+from genz_jax.questions.tune.tune import Tuner, pose
+from genz_jax.serving.results import RequestResult
 
 pytestmark = pytest.mark.slow
 

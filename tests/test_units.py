@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 import genz_jax as gz
-from genz_jax import results, units
-from genz_jax.fields import Spec
+from genz_jax.base import units
+from genz_jax.base.fields import Spec
+from genz_jax.specs import figures as results
 
 PREFIXES = {
     "": "",

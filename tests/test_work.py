@@ -7,10 +7,10 @@ import pytest
 from helpers import ZOO, big_platform, catalogue, chunks, make_case, once, pick, worst
 
 import genz_jax as gz
-from genz_jax import assumptions
-from genz_jax.evaluate import Question
-from genz_jax.stack import stack
-from genz_jax.work.mapping import generates_nothing
+from genz_jax.serving.evaluate import Question
+from genz_jax.specs import assumptions
+from genz_jax.specs.stack import stack
+from genz_jax.work.sharding import generates_nothing
 
 DEFAULT, GENZ = assumptions.default, assumptions.genz
 PRESETS = {"default": DEFAULT, "genz": GENZ}

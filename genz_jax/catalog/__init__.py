@@ -10,10 +10,11 @@ from typing import Any
 
 import equinox as eqx
 
-from genz_jax import units
-from genz_jax.catalog import checkpoints, hugging_face, names, quantized_names
+from genz_jax.base import units
+from genz_jax.base.fields import Label, shared
+from genz_jax.catalog import names, quantized_names
+from genz_jax.catalog.hugging_face import checkpoints, read as hugging_face
 from genz_jax.catalog.tables import build, check_keys, parts_of
-from genz_jax.fields import Label, shared
 from genz_jax.specs import Model, NetworkLevel, Platform, Precision, Rates, Workload
 
 _PARTS = {name: kind for name, kind in parts_of(Model).items() if name != "projections"}

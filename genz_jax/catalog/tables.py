@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from genz_jax.fields import Spec, SpecT, near
+from genz_jax.base.fields import Spec, SpecT, near
 
 
 @functools.cache

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from genz_jax import axes, catalog
-from genz_jax.axes import Axis
-from genz_jax.context_limit import ContextWarning
-from genz_jax.evaluate import Case
-from genz_jax.fields import Label, Spec
-from genz_jax.inputs import read_case
-from genz_jax.numbers import SPECS, find_number
+from genz_jax import catalog
+from genz_jax.base import axes
+from genz_jax.base.axes import Axis
+from genz_jax.base.fields import Label, Spec
+from genz_jax.labelled.context_limit import ContextWarning
+from genz_jax.labelled.inputs import read_case
+from genz_jax.serving.evaluate import Case
 from genz_jax.specs import LINK_ALIASES, DecodeChunk, PrefillChunk, Speculation, Workload
+from genz_jax.specs.numbers import SPECS, find_number
 
 _OPTIONS = {  # name of the option: the number that it sets
     "batch": "workload.batch",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from genz_jax.cli import options as o
 
 if TYPE_CHECKING:
-    from genz_jax.fields import Spec
+    from genz_jax.base.fields import Spec
 
 
 def _matching(what: str, names: list[str], pattern: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
 
     from genz_jax import catalog, parameter_count
     from genz_jax.cli import show
-    from genz_jax.work.stages import LAYERS
+    from genz_jax.work.steps import LAYERS
 
     found = _matching("model", catalog.models(), pattern)
     specs = {name: catalog.model(name) for name in found}
@@ -91,7 +91,8 @@ def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
 
 def platforms(pattern: o.Pattern = "*", json: o.Json = False) -> None:
     """List the platforms: rates, memory, links, power."""
-    from genz_jax import catalog, units
+    from genz_jax import catalog
+    from genz_jax.base import units
     from genz_jax.cli import show
 
     found = _matching("platform", catalog.platforms(), pattern)

@@ -35,7 +35,8 @@ def cost(
     json: o.Json = False,
 ) -> None:
     """Estimate what devices cost: die area, price, power, ownership."""
-    from genz_jax import catalog, cost as evaluate, files, plots
+    from genz_jax import catalog, cost as evaluate, plots
+    from genz_jax.base import files
     from genz_jax.cli import cases, show
 
     for path, endings in ((out, FILES), (plot, PICTURES)):

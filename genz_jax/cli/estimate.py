@@ -10,8 +10,8 @@ from genz_jax.cli import options as o
 
 if TYPE_CHECKING:
     from genz_jax.cli.cases import Asked
-    from genz_jax.explore.fit import Fit
-    from genz_jax.results import Result
+    from genz_jax.questions.fit import Fit
+    from genz_jax.specs.figures import Result
 
 EXAMPLES = """\b
 Examples:
@@ -69,11 +69,11 @@ def estimate(
     Ends with exit code 1 where the point does not run.
     """
     given = locals()
-    from genz_jax import estimate as evaluate
     from genz_jax.cli import cases
-    from genz_jax.context_limit import ContextWarning
-    from genz_jax.explore.fit import fit
-    from genz_jax.explore.sweep import ask
+    from genz_jax.labelled.context_limit import ContextWarning
+    from genz_jax.questions import estimate as evaluate
+    from genz_jax.questions.fit import fit
+    from genz_jax.questions.sweep import ask
 
     for what in ("model", "platform", "workload", "precision"):
         if "," in (given[what] or ""):
@@ -105,8 +105,9 @@ def _stages(asked: "Asked", result: "Result") -> dict[str, Any]:
 
 
 def _print_json(asked: "Asked", result: "Result", held: "Fit | None", breakdown: bool, operators: bool) -> None:
-    from genz_jax import context_limit, labels, units
+    from genz_jax.base import units
     from genz_jax.cli import show
+    from genz_jax.labelled import context_limit, labels
 
     case, stages = asked.case, _stages(asked, result)
     figures = {name: pair for name, pair in labels.flat_figures(result).items() if not isinstance(pair[0], dict)}
@@ -151,7 +152,7 @@ def _fit_json(held: "Fit") -> dict[str, Any]:
 
 def _print_tables(asked: "Asked", result: "Result", held: "Fit | None", breakdown: bool, operators: bool) -> None:
     from genz_jax.cli import show
-    from genz_jax.work.mapping import REASONS, Reason
+    from genz_jax.specs.reasons import REASONS, Reason
 
     show.line(_headline(asked), "bold")
     show.line()
@@ -199,9 +200,9 @@ def _share(part: float, whole: float) -> str:
 
 
 def _print_breakdown(stages: dict[str, Any]) -> None:
-    from genz_jax import units
+    from genz_jax.base import units
     from genz_jax.cli import show
-    from genz_jax.work.operators import COMPONENTS
+    from genz_jax.work.operators.operator import COMPONENTS
 
     columns = [("component", "left")]
     for name in stages:
@@ -217,7 +218,7 @@ def _print_breakdown(stages: dict[str, Any]) -> None:
 
 
 def _print_operators(name: str, stage: Any) -> None:
-    from genz_jax import units
+    from genz_jax.base import units
     from genz_jax.cli import show
 
     found = sorted(stage.operators.items(), key=lambda item: -float(item[1].latency))

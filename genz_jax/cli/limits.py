@@ -22,9 +22,9 @@ def read_limits(texts: Sequence[str] | None) -> dict[str, str]:
     Raises:
         ValueError: not NAME=LIMIT, no such limit, or one given twice.
     """
+    from genz_jax.base.fields import near
     from genz_jax.cli import money
-    from genz_jax.explore.slo import CEILINGS, FLOORS
-    from genz_jax.fields import near
+    from genz_jax.serving.slo import CEILINGS, FLOORS
 
     limits = money.pairs("--slo", texts)
     for name in limits:

@@ -32,7 +32,7 @@ def _workloads(incomplete: str) -> list[str]:
 
 
 def _formats(incomplete: str) -> list[str]:
-    from genz_jax import formats
+    from genz_jax.base import formats
 
     return _completions([*formats.FORMATS, *formats.BLOCK_FORMATS], incomplete)
 

@@ -60,7 +60,8 @@ def parity(
     """
     import jax
 
-    from genz_jax import files, parity as engine
+    from genz_jax import parity as engine
+    from genz_jax.base import files
     from genz_jax.cli import show
 
     if dtype not in (*TOLERANCES, "both"):

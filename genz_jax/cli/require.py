@@ -11,7 +11,7 @@ from genz_jax.cli.limits import Limits
 if TYPE_CHECKING:
     import xarray as xr
 
-    from genz_jax.explore.slo import SLO
+    from genz_jax.serving.slo import SLO
 
 EXAMPLES = """\b
 Examples:
@@ -76,7 +76,8 @@ def require(
     given = locals()
     import sys
 
-    from genz_jax import files, plots, require as invert
+    from genz_jax import plots, require as invert
+    from genz_jax.base import files
     from genz_jax.cli import cases, show
 
     check_outputs(out, plot)
@@ -112,7 +113,7 @@ def require(
 
 def check_outputs(out: str | None, plot: str | None) -> None:
     """Raise ValueError, before any work, where an output cannot be written."""
-    from genz_jax import files
+    from genz_jax.base import files
     from genz_jax.cli.sweep import FILES, PICTURES, check_writer
 
     if out is not None:
@@ -127,7 +128,7 @@ def _objective(given: Mapping[str, Any]) -> "SLO":
     from genz_jax import SLO
     from genz_jax.cli import cases
     from genz_jax.cli.limits import read_limits
-    from genz_jax.explore.requirements import catalogue_slo
+    from genz_jax.questions.require.requirements import catalogue_slo
 
     limits: dict[str, Any] = {}
     for name, text in read_limits(given["slo"]).items():
@@ -143,7 +144,7 @@ def _points(dataset: "xr.Dataset") -> list[dict[str, Any]]:
     """Every point: where it is, the value, what sets it, why there is none, and the best that can be reached."""
     import numpy as np
 
-    from genz_jax import labels
+    from genz_jax.labelled import labels
 
     name = dataset.attrs["target"]
     dims = dict(dataset[name].sizes)
@@ -186,9 +187,9 @@ def _tree(dataset: "xr.Dataset") -> dict[str, Any]:
 
 
 def _print(dataset: "xr.Dataset") -> None:
-    from genz_jax import units
+    from genz_jax.base import units
     from genz_jax.cli import show
-    from genz_jax.explore.requirements import LIMITS, OBSTACLES, Limit, Obstacle
+    from genz_jax.questions.require.requirements import LIMITS, OBSTACLES, Limit, Obstacle
 
     name = dataset.attrs["target"]
     points = _points(dataset)
@@ -218,7 +219,7 @@ def _print(dataset: "xr.Dataset") -> None:
 
 
 def _shown(coord: Mapping[str, Any]) -> str:
-    from genz_jax import units
+    from genz_jax.base import units
 
     value = coord["value"]
     return value if isinstance(value, str) else units.show(value, coord["unit"] or units.ONE)

@@ -9,7 +9,7 @@ from genz_jax.cli import options as o
 from genz_jax.cli.limits import Limits, read_limits
 
 if TYPE_CHECKING:
-    from genz_jax.explore.search_result import SearchResult
+    from genz_jax.questions.search.result import SearchResult
 
 EXAMPLES = """\b
 Examples:
@@ -95,7 +95,8 @@ def search(
     """
     import sys
 
-    from genz_jax import SLO, files, plots, search as look
+    from genz_jax import SLO, plots, search as look
+    from genz_jax.base import files
     from genz_jax.cli import cases, show
     from genz_jax.cli.sweep import check_writer
 
@@ -199,7 +200,7 @@ def _summary(result: "SearchResult", seconds: float, top: int) -> dict[str, Any]
 
 def _misses(result: "SearchResult") -> dict[str, Any]:
     """By how much the closest candidate misses each limit, in base units."""
-    from genz_jax.explore.search_result import ranked
+    from genz_jax.questions.search.result import ranked
 
     _, (at,) = ranked(result, 1)
     return {name: {"value": value, "limit": limit} for name, (value, limit) in result.misses(int(at)).items()}
@@ -211,7 +212,7 @@ def _points(dataset: Any) -> list[dict[str, Any]]:
 
 def _point(row: Any) -> dict[str, Any]:
     """A candidate: its sizes as numbers, its figures with their units."""
-    from genz_jax import labels
+    from genz_jax.labelled import labels
 
     sizes = {str(name): coord.values.item() for name, coord in row.coords.items()}
     figures = {}
@@ -223,7 +224,7 @@ def _point(row: Any) -> dict[str, Any]:
 
 def _print(result: "SearchResult", seconds: float, top: int) -> None:
     from genz_jax.cli import show
-    from genz_jax.explore.search_result import ranked, summary, table
+    from genz_jax.questions.search.result import ranked, summary, table
 
     first, *rest = summary(result)
     show.line(first, "bold")

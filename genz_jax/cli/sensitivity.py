@@ -70,7 +70,8 @@ def sensitivity(
     given = locals()
     import sys
 
-    from genz_jax import files, plots, sensitivity as evaluate
+    from genz_jax import plots, sensitivity as evaluate
+    from genz_jax.base import files
     from genz_jax.cli import cases, show
     from genz_jax.cli.require import check_outputs
 
@@ -139,7 +140,7 @@ def _plain(value: Any) -> Any:
 
 
 def _print(dataset: "xr.Dataset", found: list[dict[str, Any]], step: float) -> None:
-    from genz_jax import units
+    from genz_jax.base import units
     from genz_jax.cli import show
 
     show.line(f"{dataset.attrs['title']}; {dataset.attrs['precision_name']}", "bold")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from genz_jax import units
+from genz_jax.base import units
 
 _WIDE = 1000
 _GAP = 3

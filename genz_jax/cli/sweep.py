@@ -104,7 +104,8 @@ def sweep(
     given = locals()
     import sys
 
-    from genz_jax import files, plots, sweep as evaluate
+    from genz_jax import plots, sweep as evaluate
+    from genz_jax.base import files
     from genz_jax.cli import cases, show
 
     if out is not None:
@@ -177,7 +178,7 @@ def summarize(dataset: "xr.Dataset", seconds: float, stored: bool = False) -> di
 
     import numpy as np
 
-    from genz_jax import labels
+    from genz_jax.labelled import labels
 
     inner = {"component"} | {str(dim) for dim in dataset.dims if str(dim).endswith("operator")}
     sizes = {str(dim): int(size) for dim, size in dataset.sizes.items() if dim not in inner}
@@ -261,7 +262,7 @@ RANGE = ("min", "median", "max")
 
 def _shown(coord: dict[str, Any]) -> str:
     """A coordinate as text."""
-    from genz_jax import units
+    from genz_jax.base import units
 
     value = coord["value"]
     return value if isinstance(value, str) else units.show(value, coord["unit"] or units.ONE)
@@ -272,9 +273,9 @@ def _count(number: float) -> str:
 
 
 def _print(summary: dict[str, Any]) -> None:
-    from genz_jax import units
+    from genz_jax.base import units
     from genz_jax.cli import show
-    from genz_jax.work.mapping import REASONS, Reason
+    from genz_jax.specs.reasons import REASONS, Reason
 
     def named(what: str) -> str:
         names = summary[what]

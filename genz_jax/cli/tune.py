@@ -7,7 +7,7 @@ import typer
 from genz_jax.cli import money, options as o
 
 if TYPE_CHECKING:
-    from genz_jax.explore.tuning_result import Held, TuneResult
+    from genz_jax.questions.tune.result import Held, TuneResult
 
 EXAMPLES = """\b
 Examples:
@@ -86,7 +86,8 @@ def tune(
     given = locals()
     import sys
 
-    from genz_jax import files, plots, tune as find
+    from genz_jax import plots, tune as find
+    from genz_jax.base import files
     from genz_jax.cli import cases, show
 
     for path, endings in ((out, FILES), (plot, PICTURES)):

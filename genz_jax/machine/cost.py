@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from genz_jax import units
-from genz_jax.fields import NOT_NEGATIVE, SHARE, Number, Rule, Spec, near, number
+from genz_jax.base import units
+from genz_jax.base.fields import NOT_NEGATIVE, SHARE, Number, Rule, Spec, near, number
 from genz_jax.machine.power import PowerModel, board_power
 from genz_jax.machine.roofline import slowest
-from genz_jax.results import Result, figure
 from genz_jax.specs import Platform
+from genz_jax.specs.figures import Result, figure
 
 HOUR = 3600.0
 YEAR = 365.25 * 24 * HOUR

@@ -1,6 +1,6 @@
 """Energy of a stage from the time that each resource is busy."""
 
-from genz_jax.fields import Number
+from genz_jax.base.fields import Number
 from genz_jax.specs import Platform
 
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from genz_jax.assumptions import Assumptions, default as DEFAULT
-from genz_jax.fields import Number
+from genz_jax.base.fields import Number
 from genz_jax.specs import Platform
-from genz_jax.work.operators import Operator
+from genz_jax.specs.assumptions import Assumptions, default as DEFAULT
+from genz_jax.work.operators.operator import Operator
 from genz_jax.work.step import ceil_div
 
 

@@ -1,7 +1,7 @@
 """Board power of a device under full load, from the energy of a flop and of a byte."""
 
-from genz_jax import units
-from genz_jax.fields import NOT_NEGATIVE, Number, Spec, number
+from genz_jax.base import units
+from genz_jax.base.fields import NOT_NEGATIVE, Number, Spec, number
 from genz_jax.specs import Platform
 
 WATT_PER_AREA, JOULE_PER_FLOP, JOULE_PER_BYTE = "W m-2", "J flop-1", "J byte-1"

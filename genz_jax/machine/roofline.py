@@ -6,12 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from genz_jax.assumptions import Assumptions
-from genz_jax.fields import Number
-from genz_jax.formats import FORMATS, WIDER, Format
+from genz_jax.base.fields import Number
+from genz_jax.base.formats import FORMATS, WIDER, Format
 from genz_jax.machine.network import network_time
 from genz_jax.specs import Layers, Platform, Precision, wider
-from genz_jax.work.operators import COLLECTIVES, Operand, Operator
+from genz_jax.specs.assumptions import Assumptions
+from genz_jax.work.operators.operator import COLLECTIVES, Operand, Operator
 
 
 def native_format(platform: Platform, format: Number) -> tuple[Number, Number]:

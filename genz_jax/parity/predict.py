@@ -8,18 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genz_jax.assumptions import genz
-from genz_jax.caches import Compiled
-from genz_jax.evaluate import Case, Question, compiled
+from genz_jax.base.caches import Compiled
 from genz_jax.parity.cases import MIB, MS, STAGES, Point, read_model, read_point
-from genz_jax.results import Result, SpeculativeDecodeResult
+from genz_jax.serving.evaluate import Case, Question, compiled
+from genz_jax.serving.results import SpeculativeDecodeResult
+from genz_jax.serving.speculative import Turn, expected_tokens, take_turns
+from genz_jax.serving.stages import as_arrays, prepare
 from genz_jax.specs import Model, Speculation
-from genz_jax.speculative import Turn, expected_tokens, take_turns
-from genz_jax.stack import stack, take
-from genz_jax.stages import as_arrays, prepare
-from genz_jax.work.mapping import Reason
+from genz_jax.specs.assumptions import genz
+from genz_jax.specs.figures import Result
+from genz_jax.specs.reasons import Reason
+from genz_jax.specs.stack import stack, take
 from genz_jax.work.passes import once
-from genz_jax.work.stages import decode_step, forward, verify_step
+from genz_jax.work.steps import decode_step, forward, verify_step
 
 BREAKDOWN = {  # columns of the table, as sums of components of the breakdown
     "attn_ms": ("attention_core",),

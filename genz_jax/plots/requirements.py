@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genz_jax import catalog, units
+from genz_jax import catalog
+from genz_jax.base import units
 from genz_jax.plots.style import COLOURS, headline, is_numeric, new_figure, panels, save, scaled
 from genz_jax.plots.sweep import TODAY, curves, design_space
 from genz_jax.specs import LINK_ALIASES

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genz_jax import units
-from genz_jax.explore.search_result import DIM, SENSES, SearchResult, describe
+from genz_jax.base import units
 from genz_jax.plots.style import COLOURS, is_wide, new_figure, save, scaled
+from genz_jax.questions.search.result import DIM, SENSES, SearchResult, describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genz_jax import units
+from genz_jax.base import units
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,7 +63,7 @@ def save(drawn: "Figure", path: str) -> None:
     Raises:
         ValueError: the path ends otherwise, or cannot be written.
     """
-    from genz_jax import files
+    from genz_jax.base import files
 
     def write(fresh: str) -> None:
         drawn.savefig(fresh, dpi=160)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genz_jax import units
-from genz_jax.explore.tuning_result import TuneResult
+from genz_jax.base import units
 from genz_jax.plots.style import COLOURS, is_wide, new_figure, save, scaled
 from genz_jax.plots.sweep import design_space
+from genz_jax.questions.tune.result import TuneResult
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -4,7 +4,9 @@ A number may be given as a Python or NumPy number, a JAX array or tracer, text w
 an `xarray.DataArray`. Text is converted to base units and values are checked when a spec is made.
 """
 
-from genz_jax.architecture import (
+from genz_jax.base.fields import Label as Label, Number as Number, Rule as Rule, Spec as Spec
+from genz_jax.specs.engine import Engine as Engine
+from genz_jax.specs.model import (
     FFN as FFN,
     SSD as SSD,
     SSM as SSM,
@@ -25,8 +27,6 @@ from genz_jax.architecture import (
     ShortConvolution as ShortConvolution,
     SparseAttention as SparseAttention,
 )
-from genz_jax.fields import Label as Label, Number as Number, Rule as Rule, Spec as Spec
-from genz_jax.specs.engine import Engine as Engine
 from genz_jax.specs.platform import (
     LINK_ALIASES as LINK_ALIASES,
     UNLIMITED as UNLIMITED,

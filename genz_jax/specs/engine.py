@@ -2,8 +2,8 @@
 
 import equinox as eqx
 
-from genz_jax import units
-from genz_jax.fields import WHOLE, Label, Number, Spec, number
+from genz_jax.base import units
+from genz_jax.base.fields import WHOLE, Label, Number, Spec, number
 
 
 class Engine(Spec):

@@ -2,9 +2,9 @@
 
 import equinox as eqx
 
-from genz_jax import sense, units
-from genz_jax.fields import FRACTION, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, choice, near, number, single
-from genz_jax.formats import FORMATS
+from genz_jax.base import sense, units
+from genz_jax.base.fields import FRACTION, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, choice, near, number, single
+from genz_jax.base.formats import FORMATS
 
 
 class Rates(Spec):

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from genz_jax import units
-from genz_jax.fields import COUNT, SHARE, Label, Number, Rule, Spec, convert, near, number
-from genz_jax.formats import FORMATS, format_text, read_format, storage_name
+from genz_jax.base import units
+from genz_jax.base.fields import COUNT, SHARE, Label, Number, Rule, Spec, convert, near, number
+from genz_jax.base.formats import FORMATS, format_text, read_format, storage_name
+from genz_jax.base.units import brief
 from genz_jax.specs.precision_text import DEFAULT_OF, LAYERS, MAIN, OTHERS, canonical_text, split_layers, split_text
-from genz_jax.units import brief
 
 _FORMAT_CODE = Rule(
     f"must be the name of a number format or its code, 0 to {len(FORMATS) - 1}: {', '.join(FORMATS)}",

@@ -6,8 +6,8 @@
 
 from collections.abc import Mapping
 
-from genz_jax.formats import BLOCK_FORMATS, FORMATS
-from genz_jax.units import brief
+from genz_jax.base.formats import BLOCK_FORMATS, FORMATS
+from genz_jax.base.units import brief
 
 MAIN = ("weights", "activations", "kv_cache")
 """Tensors whose formats stand first, in that order."""

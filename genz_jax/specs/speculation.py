@@ -1,8 +1,8 @@
 """Speculation: draft tokens that the full model verifies."""
 
-from genz_jax import units
-from genz_jax.architecture import Model
-from genz_jax.fields import SHARE, WHOLE, Number, Spec, number
+from genz_jax.base import units
+from genz_jax.base.fields import SHARE, WHOLE, Number, Spec, number
+from genz_jax.specs.model import Model
 
 
 class Speculation(Spec):

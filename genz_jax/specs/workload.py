@@ -2,8 +2,8 @@
 
 import equinox as eqx
 
-from genz_jax import units
-from genz_jax.fields import AT_LEAST_ONE, COUNT, SHARE, WHOLE, Label, Number, Spec, number, single
+from genz_jax.base import units
+from genz_jax.base.fields import AT_LEAST_ONE, COUNT, SHARE, WHOLE, Label, Number, Spec, number, single
 
 
 class PrefillChunk(Spec):

@@ -3,12 +3,12 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from genz_jax.fields import Number
+from genz_jax.base.fields import Number
 from genz_jax.specs import Model, Workload
-from genz_jax.work.operators import Operator
+from genz_jax.work.operators.operator import Operator
 from genz_jax.work.pipeline import Ends, ends_of, slowest, tied_copy
-from genz_jax.work.stages import decode_step, forward, prefill_step
 from genz_jax.work.step import Deployment, Step, ceil_div
+from genz_jax.work.steps import decode_step, forward, prefill_step
 
 Operators = tuple[Operator, ...]
 

@@ -5,10 +5,10 @@ import dataclasses
 import equinox as eqx
 import jax.numpy as jnp
 
-from genz_jax.fields import Number
+from genz_jax.base.fields import Number
 from genz_jax.specs import Model, Workload
-from genz_jax.work.stages import encode_step, prefill_step
 from genz_jax.work.step import Deployment, Step, ceil_div, floor_div
+from genz_jax.work.steps import encode_step, prefill_step
 
 Passes = tuple[tuple[Step, Number], ...]
 """Steps and how often each runs, the one with most tokens first."""

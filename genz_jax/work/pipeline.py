@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax.numpy as jnp
 
-from genz_jax.fields import Number
+from genz_jax.base.fields import Number
 from genz_jax.specs import Model
-from genz_jax.work.operators import Operator
+from genz_jax.work.operators.operator import Operator
 from genz_jax.work.step import Deployment, floor_div, shard
 
 FIRST = ("embedding", "embedding.all_reduce")

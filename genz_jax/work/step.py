@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from genz_jax.assumptions import Assumptions
-from genz_jax.fields import Number
+from genz_jax.base.fields import Number
 from genz_jax.specs import Engine, Parallelism, Precision
+from genz_jax.specs.assumptions import Assumptions
 
 
 def straight_through(value: Number, smooth: Number) -> jax.Array:

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from genz_jax.catalog.config_classes import config_class
+from genz_jax.base.fields import near
+from genz_jax.catalog.hugging_face.config_classes import config_class
 from genz_jax.catalog.quantization import compressed_tensors, groups, modelopt, others
 from genz_jax.catalog.quantization.modules import Module, experts_of_layers, modules_of
 from genz_jax.catalog.quantization.scheme import PLAIN, Format, Scheme, fail, precision_text
-from genz_jax.fields import near
 from genz_jax.specs import Model
 
 Reader = Callable[[str, Mapping[str, Any], float], Scheme]

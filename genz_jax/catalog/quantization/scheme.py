@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from genz_jax.catalog.config import refusal, shown
+from genz_jax.base.formats import FORMAT_BYTES, FORMATS, read_format
+from genz_jax.catalog.hugging_face.config import refusal, shown
 from genz_jax.catalog.quantization.modules import Module
-from genz_jax.formats import FORMAT_BYTES, FORMATS, read_format
 
 LARGE_BLOCK = 1024
 """Weights with one scale from which on the scale is left out: 32 bits for so many are 0.4 % of 8 bits."""

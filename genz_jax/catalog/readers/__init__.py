@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from genz_jax.catalog.config import Config
+from genz_jax.catalog.hugging_face.config import Config
 from genz_jax.catalog.readers import deepseek, dense, encoder, gemma, linear, moe, shared_experts, ssm
 from genz_jax.specs import Model
 

@@ -1,6 +1,6 @@
 """Readers of DeepSeek and of the models that follow its design: latent or compressed attention, shared experts."""
 
-from genz_jax.catalog.config import Config, shown
+from genz_jax.catalog.hugging_face.config import Config, shown
 from genz_jax.catalog.readers.parts import (
     FULL,
     make_model,

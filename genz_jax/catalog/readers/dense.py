@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from genz_jax.catalog.config import Config, shown
+from genz_jax.catalog.hugging_face.config import Config, shown
 from genz_jax.catalog.readers.parts import make_model, no_windows, read_attention, read_ffn, read_windows
 from genz_jax.specs import FFN, Model
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from genz_jax.catalog.config import Config
+from genz_jax.catalog.hugging_face.config import Config
 from genz_jax.catalog.readers.parts import FULL, attention_kinds, make_model, read_attention, read_ffn
 from genz_jax.specs import Model
 

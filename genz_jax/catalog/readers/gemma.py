@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from genz_jax.catalog.config import Config
-from genz_jax.catalog.embedding_models import sees_both_ways
+from genz_jax.catalog.hugging_face.config import Config
+from genz_jax.catalog.hugging_face.embedding_models import sees_both_ways
 from genz_jax.catalog.readers.encoder import ENCODER
 from genz_jax.catalog.readers.parts import (
     FULL,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from genz_jax.catalog.config import Config, shown
+from genz_jax.catalog.hugging_face.config import Config, shown
 from genz_jax.specs import FFN, Attention, Indexer, LatentAttention, LocalAttention, Model, MoE
 
 

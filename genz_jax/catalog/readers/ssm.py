@@ -2,16 +2,8 @@
 
 from typing import Any
 
-from genz_jax.catalog.config import Config, shown
-from genz_jax.catalog.readers.parts import (
-    FULL,
-    LINEAR,
-    make_model,
-    no_windows,
-    read_attention,
-    read_ffn,
-    read_moe,
-)
+from genz_jax.catalog.hugging_face.config import Config, shown
+from genz_jax.catalog.readers.parts import FULL, LINEAR, make_model, no_windows, read_attention, read_ffn, read_moe
 from genz_jax.specs import FFN, SSD, SSM, Attention, LatentExperts, Model, Projection, ShortConvolution
 
 

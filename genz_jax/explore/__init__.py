@@ -1,1 +1,0 @@
-"""Exploration: whole design spaces at once."""

@@ -1,0 +1,199 @@
+"""Gradients: figures and their slopes in numbers of any spec, at every point of a grid."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from genz_jax.base import units
+from genz_jax.base.caches import QUESTIONS
+from genz_jax.grid.blocks import axis_order, gather, plan, variables
+from genz_jax.labelled import labels
+from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
+from genz_jax.questions.sweep import ask
+from genz_jax.serving.evaluate import Case, Question, evaluate
+from genz_jax.specs import LINK_ALIASES, Engine, Speculation
+from genz_jax.specs.assumptions import Assumptions
+from genz_jax.specs.figures import Result
+from genz_jax.specs.numbers import SPECS, find_number
+from genz_jax.specs.reasons import Reason
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class Slopes(Result):
+    """Figures and their slopes, point by point: a slope for each figure and parameter."""
+
+    values: tuple[Any, ...]
+    slopes: tuple[tuple[Any, ...], ...]
+    feasible: Any
+    reason_code: Any
+    names: tuple[str, ...] = eqx.field(static=True)
+    metas: tuple[tuple[str, str], ...] = eqx.field(static=True)
+    parameters: tuple[str, ...] = eqx.field(static=True)
+
+    def figures(self) -> dict[str, tuple[Any, dict[str, Any]]]:
+        """Values and metadata by name: of each figure, and `…_gradient` along `parameter`."""
+        found: dict[str, tuple[Any, dict[str, Any]]] = {}
+        for name, value, slopes, (unit, long_name) in zip(
+            self.names, self.values, self.slopes, self.metas, strict=True
+        ):
+            found[name] = (value, {"units": unit, "long_name": long_name})
+            # The unit of the figure: those of the parameters differ, and are beside them.
+            meta = {"units": unit, "long_name": f"slope of {long_name}, per unit of the parameter"}
+            found[f"{name}_gradient"] = (dict(zip(self.parameters, slopes, strict=True)), meta | {"dim": "parameter"})
+        found["feasible"] = (self.feasible, {"units": units.ONE, "long_name": "the point runs"})
+        meta = {"units": units.ONE, "codes": Reason, "long_name": "why the point does not run"}
+        return found | {"reason": (self.reason_code, meta)}
+
+
+def gradients(
+    model: ModelLike,
+    platform: PlatformLike,
+    workload: WorkloadLike | None = None,
+    parallelism: ParallelismLike | None = None,
+    precision: PrecisionLike | None = None,
+    *,
+    figures: str | Sequence[str] = "latency",
+    parameters: str | Sequence[str] = ("flops", "mem_bw", "link_bw"),
+    speculation: Speculation | None = None,
+    engine: Engine | None = None,
+    stage: str = "request",
+    assumptions: str | Assumptions = "default",
+    progress: bool = True,
+) -> "xr.Dataset":
+    """Figures and their derivatives ∂figure/∂parameter in base units, at every point.
+
+    Every figure is a function of one point, so that one forward derivative for each parameter has the slopes at all
+    points, each computed on the axes that it depends on; no derivative is held for more than a block of points. Where
+    an operator is in balance its slope is the mean of the slopes on both sides.
+
+    Args:
+        model: a catalogue name, a `gz.Model`, a list or mapping of these, with axes; all as for `gz.sweep`.
+        platform: likewise.
+        workload: likewise; by default one request of 1,024 + 128 tokens.
+        parallelism: likewise; by default one device.
+        precision: likewise; by default that of the model's checkpoint, else bf16.
+        figures: figures of the stage that are real numbers.
+        parameters: numbers of any spec, such as `mem_bw`, `network.1.bandwidth`, `rates.fp8`, `batch`, `tp`,
+            `model.attention.kv_heads` or `precision.weights`. What a size is rounded to (heads on a rank, blocks of the
+            cache) has the slope of the size before rounding.
+        speculation: the draft model and its use.
+        engine: what bounds a forward pass; by default `gz.Engine()`.
+        stage: as for `gz.sweep`.
+        assumptions: "default", "genz", or a `gz.Assumptions`.
+        progress: show a progress bar when it takes more than two seconds.
+
+    Returns:
+        An `xarray.Dataset` of the figures, and of `…_gradient` with the dimension `parameter`; NaN where a point does
+        not run.
+
+    Raises:
+        ValueError: no such parameter, a figure that has no slope, or what `gz.sweep` refuses.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> ds = gz.gradients("llama-3.1-8b", "H100-SXM", figures="tpot", parameters="mem_bw")
+        >>> bool(ds.tpot_gradient.sel(parameter="mem_bw") < 0)  # more bandwidth, less time
+        True
+    """
+    wanted = (figures,) if isinstance(figures, str) else tuple(figures)
+    case, named = read_case(model, platform, workload, parallelism, precision, speculation, engine, stage)
+    labels.refuse_bare_arrays(case)
+    case = labels.name_axes(case)
+    question = ask(stage, assumptions, wanted, False, False)
+    moved = _read(parameters, case)
+    grid = labels.read_grid(case)
+    order = axis_order(case, grid.sizes)
+    function = slopes_of(question, moved)
+    result, dims = gather(plan(function, case, grid.sizes, order), progress)
+    dataset = labels.to_dataset(variables(result, dims, order), grid, case, named, question)
+    shown = {one.name: one for one in moved}
+    texts = [shown[str(name)].unit for name in dataset.parameter.values]
+    return dataset.assign_coords(parameter_unit=("parameter", texts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """A number that figures have slopes in: its name in the result, its place among the case's leaves, its unit."""
+
+    name: str
+    place: int
+    unit: str
+
+
+def _read(given: str | Sequence[str], case: Case) -> tuple[Moved, ...]:
+    """The numbers of those names.
+
+    Raises:
+        ValueError: none, or one that the case has not, or the code of a format.
+    """
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names:
+        raise ValueError("parameters = []: an empty list; name at least one number, such as 'mem_bw' or 'batch'")
+    specs = {what: part for what in SPECS if (part := getattr(case, what)) is not None}
+    numbers = list(labels.leaves_of(case.platform))
+    dotted = {path.replace(".", "_"): path for path in numbers}
+    places = {path: place for place, path in enumerate(labels.leaves_of(case))}
+    found: dict[str, Moved] = {}
+    for name in names:
+        what, path = find_number(specs, dotted.get(name, name))
+        full = f"{what}.{LINK_ALIASES.get(path, path)}"
+        if full not in places:
+            raise ValueError(f"parameters: {name!r} is absent here, so that nothing has a slope in it; give it a value")
+        if full.endswith("_format"):
+            raise ValueError(f"parameters: {name!r} is the code of a number format, which has no slope; use its bytes")
+        meta = labels.metadata_of(case, full)
+        shown = path.replace(".", "_") if what == "platform" else name
+        found[full] = Moved(shown, places[full], meta["units"])
+    return tuple(found.values())
+
+
+@functools.lru_cache(maxsize=QUESTIONS)
+def slopes_of(question: Question, moved: tuple[Moved, ...]) -> Callable[[Case], Slopes]:
+    """The function from a case to its `Slopes`; the same object for the same question and parameters."""
+    assert question.figures is not None
+    names = question.figures
+    asked = Question(question.stage, question.assumptions, tuple(dict.fromkeys((*names, "feasible", "reason"))))
+
+    def slopes(case: Case) -> Slopes:
+        leaves, structure = jax.tree.flatten(case)
+        leaves = [jnp.asarray(leaf, jnp.result_type(float)) for leaf in leaves]
+
+        def of(*values: jax.Array) -> tuple[tuple[jax.Array, ...], Result]:
+            changed = list(leaves)
+            for one, value in zip(moved, values, strict=True):
+                changed[one.place] = value
+            result = evaluate(jax.tree.unflatten(structure, changed), asked)
+            known = labels.flat_figures(result)
+            return tuple(jnp.asarray(known[name][0]) for name in names), result
+
+        own = [leaves[one.place] for one in moved]
+        values, result = of(*own)
+        known = labels.flat_figures(result)
+        for name, value in zip(names, values, strict=True):
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                raise ValueError(f"figures: {name!r} of {question.stage!r} is no real number, so it has no slope")
+        found = []
+        for k in range(len(moved)):
+            # One moves and the others have no derivative at all, which is less work than one of zero.
+            alone = functools.partial(lambda k, value: of(*own[:k], value, *own[k + 1 :])[0], k)
+            _, change = jax.jvp(alone, (own[k],), (jnp.ones_like(own[k]),))
+            # Where no figure is known there is no slope either.
+            found.append([jnp.where(jnp.isnan(v), jnp.nan, d) for v, d in zip(values, change, strict=True)])
+        return Slopes(
+            values,
+            tuple(tuple(found[k][i] for k in range(len(moved))) for i in range(len(names))),
+            result.feasible,  # type: ignore[attr-defined]
+            result.reason_code,  # type: ignore[attr-defined]
+            names,
+            tuple((known[name][1]["units"], known[name][1]["long_name"]) for name in names),
+            tuple(one.name for one in moved),
+        )
+
+    return slopes

@@ -1,0 +1,109 @@
+"""Operators: from sizes to FLOPs, bytes of each tensor and where it lives, and message bytes.
+
+Conventions: a multiply-accumulate is 2 FLOPs. Sizes are floats or arrays that broadcast together. `input`, `weight` and
+`output` are the bytes of an operator's two operands and its result; `on_chip` names those that never leave the chip,
+by their initials ("io" is input and output). The keys and values of attention are the `weight` of their operators.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+
+from genz_jax.base.fields import Number
+from genz_jax.specs import Layers
+
+Kind = Literal[
+    "gemm",
+    "conv1d",
+    "conv2d",
+    "depthwise_conv2d",
+    "attention_scores",
+    "attention_values",
+    "attention",
+    "einsum",
+    "vector",
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "point_to_point",
+    "ring",
+]
+Operand = Layers | Literal["kv_cache", "activations"]
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point", "ring")
+
+COMPONENTS = {
+    "embedding": "input embedding",
+    "head": "language model head",
+    "embedding_collectives": "collectives of embedding and head",
+    "attention_projections": "query, key, value and output projections",
+    "attention_core": "attention scores and values",
+    "attention_collectives": "collectives of attention layers",
+    "ssm_projections": "projections of state space layers",
+    "ssm_scan": "convolution and scan of state space layers",
+    "ssm_collectives": "collectives of state space layers",
+    "ffn": "feed-forward layers, experts and router",
+    "ffn_all_reduce": "all-reduces of feed-forward layers",
+    "ffn_all_to_all": "all-to-alls and gathers of expert parallelism",
+    "vector": "norms, activations, rotations and residuals",
+    "pipeline": "messages between pipeline stages",
+}
+"""Parts of a stage's latency, by the name that an operator's `component` has."""
+
+
+class Operator(eqx.Module):
+    """One operator on one device, and how often it runs.
+
+    Attributes:
+        name: what it is, unique within a layer.
+        kind: its kind, which decides what hardware runs it.
+        component: the part of the breakdown that it counts for, one of `COMPONENTS`.
+        on_chip: initials of the tensors that stay on chip.
+        operand: what tensor the second operand is, which decides the format of the arithmetic.
+        repeats: times it runs in a stage.
+        flops: floating point operations of one run.
+        input: bytes of the first operand.
+        weight: bytes of the second operand.
+        output: bytes of the result.
+        message: bytes that each rank of a collective holds.
+        ranks: ranks of the collective.
+        stride: devices between neighbouring ranks, 1 for the innermost parallelism.
+        hides: names of operators before it that a ring runs beside; (n − 1)/n of their time hides it.
+        stored: bytes of parameters that it keeps in memory.
+        cached: bytes of KV cache or state that it keeps in memory.
+        sizes: its dimensions by name.
+        stretches: where the operator stands for the mean of many decode positions, the parts of these between whose
+            ends its work grows evenly.
+    """
+
+    name: str = eqx.field(static=True)
+    kind: Kind = eqx.field(static=True)
+    component: str = eqx.field(static=True)
+    on_chip: str = eqx.field(static=True, default="")
+    operand: Operand = eqx.field(static=True, default="weights")
+    repeats: Number = 1.0
+    flops: Number = 0.0
+    input: Number = 0.0
+    weight: Number = 0.0
+    output: Number = 0.0
+    message: Number = 0.0
+    ranks: Number = 1.0
+    stride: Number = 1.0
+    hides: tuple[str, ...] = eqx.field(static=True, default=())
+    stored: Number = 0.0
+    cached: Number = 0.0
+    sizes: dict[str, Number] = eqx.field(default_factory=dict)
+    stretches: "tuple[Stretch, ...]" = ()
+
+    def times(self, repeats: Number) -> "Operator":
+        """This operator, run `repeats` times as often."""
+        return eqx.tree_at(lambda op: op.repeats, self, self.repeats * repeats)
+
+
+class Stretch(eqx.Module):
+    """A share of the positions of a decode, and the operator at the first and the last of these."""
+
+    share: Number
+    count: Number
+    first: Operator
+    last: Operator
