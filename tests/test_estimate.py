@@ -5,7 +5,7 @@ import pytest
 from jax.test_util import check_grads
 
 import genz_jax as gz
-from genz_jax.specs import figures as results
+from genz_jax.serving import results
 
 CHIP = gz.platform("H100-SXM")
 

@@ -12,7 +12,7 @@ from genz_jax.base.fields import Rule, Spec
 from genz_jax.grid import blocks as module
 from genz_jax.labelled import labels
 from genz_jax.serving.evaluate import Case
-from genz_jax.specs import figures as results
+from genz_jax.serving import results
 
 CHIP = gz.platform("H100-SXM")
 QUICK = {"stage": "decode", "progress": False}

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 import genz_jax as gz
 from genz_jax.base import units
 from genz_jax.base.fields import Spec
-from genz_jax.specs import figures as results
+from genz_jax.serving import results
 
 PREFIXES = {
     "": "",

@@ -50,12 +50,12 @@ class Goal:
             return {"units": units.MONEY_PER_MEGATOKEN, "long_name": "cost of a million output tokens"}
         if self.name in SYSTEM:
             return {"units": SYSTEM[self.name][1], "long_name": SYSTEM[self.name][2]}
-        kind = CostResult if self.name in _figures_of(CostResult) else RequestResult
+        kind = CostResult if self.name in figure_names(CostResult) else RequestResult
         field = next(f for f in dataclasses.fields(kind) if f.name == self.name)
         return {"units": field.metadata["units"], "long_name": field.metadata["long_name"]}
 
 
-def _figures_of(kind: Any) -> tuple[str, ...]:
+def figure_names(kind: Any) -> tuple[str, ...]:
     fields = [f for f in dataclasses.fields(kind) if "units" in f.metadata and "codes" not in f.metadata]
     return tuple(f.name for f in fields if f.name not in ("feasible", "offloads"))
 
@@ -68,7 +68,7 @@ def read_goal(objective: "str | Objective") -> Goal:
     """
     if callable(objective):
         return Goal(getattr(objective, "__name__", "objective"), objective)
-    known = (*_figures_of(CostResult), *SYSTEM, "cost_per_million_tokens", *_figures_of(RequestResult))
+    known = (*figure_names(CostResult), *SYSTEM, "cost_per_million_tokens", *figure_names(RequestResult))
     if objective not in known:
         raise ValueError(f"objective = {objective!r}: no figure of cost or of a request{near(str(objective), known)}")
     return Goal(objective)

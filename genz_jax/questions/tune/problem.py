@@ -19,7 +19,7 @@ from genz_jax.machine.capacity import usable_memory
 from genz_jax.machine.cost import CostFunction, CostModel, CostResult, cost_per_million_tokens, device_cost
 from genz_jax.questions.search.candidates import SIZES
 from genz_jax.serving.evaluate import Case, Question, evaluate
-from genz_jax.serving.goals import SYSTEM, Goal
+from genz_jax.serving.goals import SYSTEM, Goal, figure_names
 from genz_jax.serving.results import RequestResult
 from genz_jax.serving.slo import CEILINGS, FLOORS, SLO
 from genz_jax.specs import Platform
@@ -93,7 +93,7 @@ class Form:
         needed = {"memory"}
         if self.goal.name == "cost_per_million_tokens":
             needed.add("throughput_per_device")
-        elif self.goal.name in _figures_of(RequestResult) and self.goal.name not in _figures_of(CostResult):
+        elif self.goal.name in figure_names(RequestResult) and self.goal.name not in figure_names(CostResult):
             needed.add(self.goal.name)
         needed |= {(CEILINGS | FLOORS)[limit.name] for limit in self.limits if limit.kind == "slo"}
         return tuple(sorted(needed))
@@ -197,7 +197,7 @@ def measure(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0)
         value = goal.function(result, case.platform)
     elif goal.name == "cost_per_million_tokens":
         value = cost_per_million_tokens(result, cost)
-    elif goal.name in SYSTEM or goal.name in _figures_of(CostResult):
+    elif goal.name in SYSTEM or goal.name in figure_names(CostResult):
         value = of_cost(goal.name)
     else:
         value = getattr(result, goal.name)
