@@ -19,16 +19,15 @@ import genz_jax as gz
 from genz_jax.grid.blocks import axis_order
 from genz_jax.labelled import labels
 from genz_jax.labelled.inputs import read_case
-from genz_jax.machine.execute import forward_pass
 from genz_jax.machine.network import network_time
 from genz_jax.machine.roofline import Speeds
 from genz_jax.parity.cases import GIB, read_cards, read_model
 from genz_jax.serving.evaluate import Case, slim
-from genz_jax.serving.stages import prepare
+from genz_jax.serving.stage import as_arrays, inputs_of
+from genz_jax.serving.stages import decode_work, prefill_work
 from genz_jax.specs import UNLIMITED
 from genz_jax.specs.assumptions import genz
 from genz_jax.work.operators.operator import COLLECTIVES
-from genz_jax.work.steps import decode_step, prefill_step
 
 CARDS = read_cards(Path(__file__).parent.parent / "tests" / "data" / "genz" / "models.json")
 LLAMA_8B, LLAMA_70B = "meta-llama/meta-llama-3.1-8b", "meta-llama/llama-3.1-70b"
@@ -209,11 +208,10 @@ def work(problem: Problem, stage: Stage) -> Work:
     with jax.enable_x64(True):
         case, order = arrays_case(problem.arguments(flops=1e15, mem_bw=1e12))
         arrays = labels.to_arrays(case, order)
-        model, platform, workload, deployment = prepare(
-            arrays.model, arrays.platform, arrays.workload, arrays.parallelism, arrays.precision, genz
-        )
-        step = (decode_step if stage == "decode" else prefill_step)(workload, deployment)
-        counted, _ = forward_pass(model, step, deployment)
+        platform = as_arrays(arrays.platform)
+        inputs = inputs_of(arrays.model, arrays.workload, arrays.parallelism, arrays.precision, genz)
+        deployment = inputs.deployment
+        counted = (decode_work if stage == "decode" else prefill_work)(inputs).passes[0]
         per_onchip_byte = Speeds.of(platform, deployment.precision, platform.mem_bw).achieved_onchip_byte
         shape = tuple(n for n in (len(problem.models), len(problem.batches), len(problem.tp)) if n > 1)
 

@@ -7,9 +7,10 @@ from helpers import big_platform, make_case, once
 from hypothesis import given, strategies as st
 
 import genz_jax as gz
-from genz_jax.machine.roofline import Places, mean_of_slowest
+from genz_jax.machine.roofline import mean_of_slowest
 from genz_jax.serving.evaluate import Question
 from genz_jax.specs.assumptions import Assumptions
+from genz_jax.work.loads import PositionCount
 
 DEFAULT = Assumptions.default
 LAST = DEFAULT.replace(decode_position="last")
@@ -82,7 +83,7 @@ def test_the_mean_of_the_slowest_is_the_sum_over_positions(c0: float, c1: float,
     if count == 1:
         c1, m1 = c0, m0
     first, last = (jnp.asarray(c0), jnp.asarray(m0)), (jnp.asarray(c1), jnp.asarray(m1))
-    found = float(mean_of_slowest(first, last, Places.of(jnp.asarray(float(count)))))
+    found = float(mean_of_slowest(first, last, PositionCount.of(jnp.asarray(float(count)))))
     places = np.linspace(0, 1, count)
     every = np.maximum(c0 + (c1 - c0) * places, m0 + (m1 - m0) * places)
     assert found == pytest.approx(every.mean(), rel=1e-9, abs=1e-9)

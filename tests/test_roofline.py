@@ -14,9 +14,10 @@ import genz_jax as gz
 from genz_jax.base.formats import FORMATS
 from genz_jax.machine.capacity import capacity_check
 from genz_jax.machine.energy import energy
-from genz_jax.machine.roofline import Speeds, compute_rate, load, operator_time
+from genz_jax.machine.roofline import Speeds, compute_rate, operator_time
 from genz_jax.serving.evaluate import Question
 from genz_jax.specs import assumptions
+from genz_jax.work.loads import load
 from genz_jax.work.operators import elementwise, operator as operators, products
 
 BF16 = gz.Precision("bf16")

@@ -10,9 +10,9 @@ import pytest
 import genz_jax as gz
 from genz_jax.questions.search import candidates as c
 from genz_jax.questions.search.result import SENSES, SearchResult
-from genz_jax.serving import stages
 from genz_jax.serving.evaluate import function_of
 from genz_jax.specs.reasons import REASONS
+from genz_jax.work import demand
 
 LOAD = gz.Workload(1, 1024, 64)
 SMALL = {"batch": [16], "progress": False}
@@ -284,13 +284,13 @@ def test_the_table_has_the_best_first():
 def test_a_search_of_many_blocks_is_traced_once(monkeypatch):
     function_of.cache_clear()
     seen = []
-    real = stages.forward_pass
+    real = demand._forward_pass
 
     def counted(model, step, deployment):
         seen.append(step.mode)
         return real(model, step, deployment)
 
-    monkeypatch.setattr(stages, "forward_pass", counted)
+    monkeypatch.setattr(demand, "_forward_pass", counted)
     result = gz.search("llama-3.1-8b", "H100-SXM", LOAD, chips=range(1, 129), progress=False)
     assert result.dataset.sizes["candidate"] > 2 * 4096
     assert sorted(seen) == ["decode", "prefill", "prefill"]  # full passes of a prefill and its last one

@@ -11,8 +11,8 @@ import genz_jax as gz
 from genz_jax.base.fields import Rule, Spec
 from genz_jax.grid import blocks as module
 from genz_jax.labelled import labels
-from genz_jax.serving.evaluate import Case
 from genz_jax.serving import results
+from genz_jax.serving.evaluate import Case
 
 CHIP = gz.platform("H100-SXM")
 QUICK = {"stage": "decode", "progress": False}

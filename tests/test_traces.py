@@ -8,9 +8,9 @@ import pytest
 
 import genz_jax as gz
 from genz_jax.grid import blocks as module
-from genz_jax.serving import stages
 from genz_jax.serving.evaluate import Case, Question, compiled, evaluate, function_of
 from genz_jax.specs import assumptions
+from genz_jax.work import demand
 
 CHIP = gz.platform("H100-SXM")
 QUICK = {"stage": "decode", "figures": ["latency"], "progress": False}
@@ -24,13 +24,13 @@ def traces(monkeypatch) -> Iterator[list[str]]:
     compiled.cache_clear()
     function_of.cache_clear()
     seen: list[str] = []
-    real = stages.forward_pass
+    real = demand._forward_pass
 
     def counted(model, step, deployment):
         seen.append(step.mode)
         return real(model, step, deployment)
 
-    monkeypatch.setattr(stages, "forward_pass", counted)
+    monkeypatch.setattr(demand, "_forward_pass", counted)
     yield seen
     compiled.cache_clear()
     function_of.cache_clear()

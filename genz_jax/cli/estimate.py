@@ -69,9 +69,9 @@ def estimate(
     Ends with exit code 1 where the point does not run.
     """
     given = locals()
+    from genz_jax import estimate as evaluate
     from genz_jax.cli import cases
     from genz_jax.labelled.context_limit import ContextWarning
-    from genz_jax.questions import estimate as evaluate
     from genz_jax.questions.fit import fit
     from genz_jax.questions.sweep import ask
 

@@ -12,7 +12,7 @@ from genz_jax import catalog
 from genz_jax.base.axes import Axis
 from genz_jax.base.fields import Number
 from genz_jax.labelled.inputs import refuse_to_generate
-from genz_jax.serving.stages import as_arrays
+from genz_jax.serving.stage import as_arrays
 from genz_jax.specs import Model, Parallelism, Precision, Workload
 from genz_jax.specs.assumptions import Assumptions, preset
 from genz_jax.work.operators.operator import COLLECTIVES, Operator

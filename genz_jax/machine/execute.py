@@ -1,61 +1,20 @@
-"""Execution: the operators of a forward pass on a machine, as sums of their times."""
+"""Execution: how long the work of a forward pass takes on a machine, as sums over its operators."""
 
 import functools
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from genz_jax.base.fields import Number
-from genz_jax.machine.roofline import Load, OperatorTime, Speeds, load, operator_time
-from genz_jax.specs import Model, Platform
+from genz_jax.machine.roofline import OperatorTime, Speeds, operator_time
+from genz_jax.specs import Platform
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Bound
-from genz_jax.work.footprint import sum_over
-from genz_jax.work.operators.operator import COLLECTIVES, COMPONENTS, Operator
+from genz_jax.work.demand import Pass, computed_once
+from genz_jax.work.operators.operator import COLLECTIVES, COMPONENTS
 from genz_jax.work.pipeline import Ends, ends_of
-from genz_jax.work.step import Deployment, Step
-from genz_jax.work.steps import forward
-
-Tree = TypeVar("Tree")
-
-
-class Pass(eqx.Module):
-    """The work of one forward pass, as the machine sees it: small arrays that do not depend on a platform."""
-
-    ops: tuple[Operator, ...]
-    loads: tuple[Load, ...]
-    flops: Number
-    traffic: Number
-
-
-def forward_pass(model: Model, step: Step, deployment: Deployment) -> tuple[Pass, tuple[Operator, ...]]:
-    ops = forward(model, step, deployment)
-    slim = tuple(
-        Operator(
-            op.name,
-            op.kind,
-            op.component,
-            op.on_chip,
-            op.operand,
-            repeats=op.repeats,
-            message=op.message,
-            ranks=op.ranks,
-            stride=op.stride,
-            hides=op.hides,
-        )
-        for op in ops
-    )
-    loads = tuple(load(op, deployment.assumptions) for op in ops)
-    traffic = sum_over(ops, "input") + sum_over(ops, "weight") + sum_over(ops, "output")
-    return computed_once(Pass(slim, loads, sum_over(ops, "flops"), traffic)), ops
-
-
-def computed_once(tree: Tree) -> Tree:
-    """Keep the compiler from fusing small arrays into the large ones, where it would compute them for every point."""
-    return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, tree))
 
 
 class Totals(eqx.Module):
@@ -147,17 +106,7 @@ def _beside(time: OperatorTime, others: list[Number], ranks: Number) -> Operator
     return OperatorTime(time.compute, time.memory, time.network, exposed)
 
 
-def weighted(values: Iterable[Number], counts: Sequence[Number]) -> Number:
-    """Σ count · value."""
-    total: Number = 0.0
-    for value, count in zip(values, counts, strict=True):
-        total = total + value * count
-    return total
-
-
-def all_of(parts: Sequence[Totals], counts: Sequence[Number]) -> Totals:
-    """Sums of all passes; of a single one, with its operators."""
-    if len(parts) == 1 and isinstance(counts[0], float) and counts[0] == 1.0:
-        return parts[0]
-    totals = [part.times(count) for part, count in zip(parts, counts, strict=True)]
+def all_of(parts: Sequence[Totals], counts: Sequence[Number | None]) -> Totals:
+    """Sums of all passes, of which each runs so often (None for once); of a single one, with its operators."""
+    totals = [part if count is None else part.times(count) for part, count in zip(parts, counts, strict=True)]
     return functools.reduce(Totals.plus, totals)

@@ -11,6 +11,7 @@ from genz_jax.base.formats import FORMATS, WIDER, Format
 from genz_jax.machine.network import network_time
 from genz_jax.specs import Layers, Platform, Precision, wider
 from genz_jax.specs.assumptions import Assumptions
+from genz_jax.work.loads import Load, PositionCount
 from genz_jax.work.operators.operator import COLLECTIVES, Operand, Operator
 
 
@@ -84,73 +85,6 @@ class Speeds(eqx.Module):
         return cls(peak, byte, achieved, memory, onchip)
 
 
-class Places(eqx.Module):
-    """How many decode positions there are, and the reciprocals of that and of the gaps between them."""
-
-    count: Number
-    per_place: Number
-    per_gap: Number
-
-    @classmethod
-    def of(cls, count: Number) -> "Places":
-        """For a count of positions, which may be 0."""
-        return cls(count, 1.0 / jnp.maximum(count, 1.0), 1.0 / jnp.maximum(count - 1.0, 1.0))
-
-
-class Stretch(eqx.Module):
-    """Positions of a decode over which an operator's work grows evenly: what it asks for at the first and the last."""
-
-    share: Number
-    places: Places
-    first: "Load"
-    last: "Load"
-
-
-class Load(eqx.Module):
-    """What an operator asks of each resource, all repeats together; the work that the machine sees."""
-
-    flops: Number
-    bytes: Number
-    onchip_bytes: Number
-    stretches: tuple[Stretch, ...] = ()
-
-
-def load(op: Operator, assumptions: Assumptions) -> Load:
-    """Work of all repeats of an operator. An operator of the matrix units without FLOPs moves nothing.
-
-    Vector operators wait for memory alone, so their FLOPs take no time here.
-    """
-    if op.stretches:
-        return _mean_load(op, assumptions)
-    onchip: Number = 0.0
-    offchip: Number = 0.0
-    for initial, tensor in (("i", op.input), ("w", op.weight), ("o", op.output)):
-        if initial in op.on_chip:
-            onchip = onchip + tensor
-        else:
-            offchip = offchip + tensor
-    if op.kind == "vector":
-        return Load(0.0, offchip * op.repeats, onchip * op.repeats)
-    runs = jnp.where(op.flops > 0, op.repeats, 0.0)
-    onchip = onchip * runs if assumptions.on_chip_traffic else 0.0
-    return Load(op.flops * op.repeats, offchip * runs, onchip)
-
-
-def _mean_load(op: Operator, assumptions: Assumptions) -> Load:
-    """Work of an operator that stands for many positions: the mean of what its stretches ask for at their ends."""
-    flops: Number = 0.0
-    offchip: Number = 0.0
-    onchip: Number = 0.0
-    stretches = []
-    for part in op.stretches:
-        first, last = (load(end.times(op.repeats), assumptions) for end in (part.first, part.last))
-        flops = flops + part.share * (first.flops + last.flops) / 2.0
-        offchip = offchip + part.share * (first.bytes + last.bytes) / 2.0
-        onchip = onchip + part.share * (first.onchip_bytes + last.onchip_bytes) / 2.0
-        stretches.append(Stretch(part.share, Places.of(part.count), first, last))
-    return Load(flops, offchip, onchip, tuple(stretches))
-
-
 class OperatorTime(eqx.Module):
     """Seconds that all repeats of an operator take on each resource, and in all."""
 
@@ -180,7 +114,7 @@ def operator_time(
         mean: Number = 0.0
         for part in work.stretches:
             first, last = (_busy(end, op, speeds, assumptions) for end in (part.first, part.last))
-            mean = mean + part.share * mean_of_slowest(first, last, part.places)
+            mean = mean + part.share * mean_of_slowest(first, last, part.count)
         longest = mean if assumptions.smooth == 0 else mean + (longest - jnp.maximum(compute, memory))
     return OperatorTime(compute, memory, 0.0, longest)
 
@@ -193,7 +127,7 @@ def _busy(work: Load, op: Operator, speeds: Speeds, assumptions: Assumptions) ->
     return work.flops * speeds.achieved_flop[op.operand], memory
 
 
-def mean_of_slowest(first: tuple[Number, Number], last: tuple[Number, Number], places: Places) -> Number:
+def mean_of_slowest(first: tuple[Number, Number], last: tuple[Number, Number], positions: PositionCount) -> Number:
     """Mean of max(compute, memory) over evenly spaced positions between which both grow evenly, exactly.
 
     max(c, m) = m + max(d, 0) with the difference d = c − m, which runs evenly from one end to the other. From its
@@ -203,14 +137,14 @@ def mean_of_slowest(first: tuple[Number, Number], last: tuple[Number, Number], p
     Args:
         first: compute and memory time at the first position.
         last: compute and memory time at the last.
-        places: the positions.
+        positions: how many positions there are.
     """
     start, end = first[0] - first[1], last[0] - last[1]
     high, low = jnp.maximum(start, end), jnp.minimum(start, end)
     crosses = (high > 0) & (low < 0)
-    fall = jnp.where(crosses, (high - low) * places.per_gap, 1.0)
+    fall = jnp.where(crosses, (high - low) * positions.per_gap, 1.0)
     above = jax.lax.stop_gradient(jnp.floor(jnp.where(crosses, high, 0.0) / fall)) + 1.0
-    part = (high - 0.5 * fall * (above - 1.0)) * above * places.per_place
+    part = (high - 0.5 * fall * (above - 1.0)) * above * positions.per_position
     return 0.5 * (first[1] + last[1]) + jnp.where(crosses, part, jnp.maximum(0.5 * (high + low), 0.0))
 
 

@@ -11,9 +11,8 @@ import numpy as np
 from genz_jax.base.caches import Compiled
 from genz_jax.parity.cases import MIB, MS, STAGES, Point, read_model, read_point
 from genz_jax.serving.evaluate import Case, Question, compiled
-from genz_jax.serving.results import SpeculativeDecodeResult
-from genz_jax.serving.speculative import Turn, expected_tokens, take_turns
-from genz_jax.serving.stages import as_arrays, prepare
+from genz_jax.serving.speculative import ModelPass, expected_tokens, run_both, speculative_decode_figures
+from genz_jax.serving.stage import as_arrays, inputs_of
 from genz_jax.specs import Model, Speculation
 from genz_jax.specs.assumptions import genz
 from genz_jax.specs.figures import Result
@@ -93,26 +92,23 @@ class _Group:
 @Compiled
 def _verified_by(case: Case, verifier: Model) -> Result:
     """Speculative decoding whose verifying pass runs other layers than the decode step that sizes the memory."""
-    model, platform, workload, deployment = prepare(
-        case.model, case.platform, case.workload, case.parallelism, case.precision, genz.replace(experts="routed")
+    assumptions = genz.replace(experts="routed")
+    inputs = inputs_of(
+        case.model, case.workload, case.parallelism, case.precision, assumptions, speculation=case.speculation
     )
-    verifier, speculation = as_arrays((verifier, case.speculation))
+    workload, deployment, speculation = inputs.workload, inputs.deployment, inputs.speculation
     assert speculation is not None
     assert speculation.draft is not None
     decoding = decode_step(workload, deployment)
-    return take_turns(
-        SpeculativeDecodeResult,
-        Turn(
-            verifier,
-            once(verify_step(workload, speculation.tokens, deployment)),
-            holders=forward(model, decoding, deployment),
-        ),
-        Turn(speculation.draft, once(decoding), speculation.tokens),
-        platform,
+    verifying = once(verify_step(workload, speculation.tokens, deployment))
+    work = run_both(
+        ModelPass(as_arrays(verifier), verifying, holders=forward(inputs.model, decoding, deployment)),
+        ModelPass(speculation.draft, once(decoding), speculation.tokens),
         workload,
         deployment,
         expected_tokens(speculation.tokens, speculation.acceptance),
     )
+    return speculative_decode_figures(work, as_arrays(case.platform))
 
 
 def predict(rows: list[dict[str, str]], cards: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

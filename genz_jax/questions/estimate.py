@@ -10,7 +10,7 @@ from genz_jax.labelled import labels
 from genz_jax.labelled.inputs import read_case, refuse_to_generate
 from genz_jax.questions.sweep import ask
 from genz_jax.serving.evaluate import DETAILED, Case, compiled, evaluate, slim
-from genz_jax.serving.stages import as_arrays
+from genz_jax.serving.stage import as_arrays
 from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Result

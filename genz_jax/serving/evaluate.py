@@ -14,24 +14,42 @@ from genz_jax.base.axes import Axis
 from genz_jax.base.caches import QUESTIONS, Compiled
 from genz_jax.base.fields import near
 from genz_jax.base.units import brief
-from genz_jax.serving import memory, request, speculative, stages
+from genz_jax.serving.memory import memory_figures, memory_work
+from genz_jax.serving.request import request_figures, request_work
+from genz_jax.serving.speculative import (
+    speculative_decode_figures,
+    speculative_decode_work,
+    speculative_prefill_figures,
+    speculative_prefill_work,
+)
+from genz_jax.serving.stage import Stage, as_arrays, inputs_of
+from genz_jax.serving.stages import (
+    chunked_figures,
+    chunked_work,
+    decode_figures,
+    decode_work,
+    encode_figures,
+    encode_work,
+    prefill_figures,
+    prefill_work,
+)
 from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Result
 
-STAGES = {
-    "request": request.request,
-    "prefill": stages.prefill,
-    "decode": stages.decode,
-    "encode": stages.encode,
-    "chunked": stages.chunked,
-    "memory": memory.memory,
-    "speculative_prefill": speculative.speculative_prefill,
-    "speculative_decode": speculative.speculative_decode,
+STAGES: dict[str, Stage] = {
+    "request": Stage(request_work, request_figures, details=True, speculation="may"),
+    "prefill": Stage(prefill_work, prefill_figures, details=True),
+    "decode": Stage(decode_work, decode_figures, details=True),
+    "encode": Stage(encode_work, encode_figures, details=True),
+    "chunked": Stage(chunked_work, chunked_figures, details=True),
+    "memory": Stage(memory_work, memory_figures),
+    "speculative_prefill": Stage(speculative_prefill_work, speculative_prefill_figures, speculation="must"),
+    "speculative_decode": Stage(speculative_decode_work, speculative_decode_figures, speculation="must"),
 }
-"""Functions of the stages by name; the speculative ones take a `Speculation` too, and a request may."""
+"""Stages by name."""
 
-DETAILED = ("request", "prefill", "decode", "encode", "chunked")
+DETAILED = tuple(name for name, stage in STAGES.items() if stage.details)
 """Stages that have a breakdown and operators."""
 
 
@@ -67,6 +85,46 @@ class Question:
     operators: bool = False
 
 
+def work_of(case: Case, question: Question) -> Any:
+    """What a case asks of any platform, as a tree of small arrays; a pure function of arrays.
+
+    Args:
+        case: the specs, of which the platform is not looked at.
+        question: the stage and the physics.
+
+    Raises:
+        ValueError: an unknown stage, or a speculative stage without a `Speculation` or the reverse.
+    """
+    stage = STAGES.get(question.stage)
+    if stage is None:
+        raise ValueError(f"stage = {question.stage!r}: must be one of {', '.join(STAGES)}")
+    if stage.speculation == "must" and case.speculation is None:
+        raise ValueError(f"stage {question.stage!r} needs speculation=gz.Speculation(draft, tokens, acceptance)")
+    if stage.speculation == "never" and case.speculation is not None:
+        raise ValueError(
+            f"stage {question.stage!r} takes no speculation; use 'request', 'speculative_decode' or '…_prefill'"
+        )
+    spread = (case.parallelism, case.precision, question.assumptions, case.engine, case.speculation)
+    return stage.work(inputs_of(case.model, case.workload, *spread))
+
+
+def figures_of(work: Any, platform: Platform, question: Question) -> Result:
+    """Figures of the work of a case on a platform; a pure function of arrays.
+
+    Args:
+        work: what `work_of` gives.
+        platform: the device and its network.
+        question: the stage, the physics and the figures.
+
+    Returns:
+        The stage's result; figures that were not asked for are None.
+
+    Raises:
+        ValueError: an unknown figure.
+    """
+    return _keep(STAGES[question.stage].figures(work, as_arrays(platform), question.operators), question)
+
+
 def evaluate(case: Case, question: Question) -> Result:
     """Figures of a case; a pure function of arrays, for `jax.jit`, `jax.grad` and `jax.vmap`.
 
@@ -80,25 +138,7 @@ def evaluate(case: Case, question: Question) -> Result:
     Raises:
         ValueError: an unknown stage or figure, or a speculative stage without a `Speculation` or the reverse.
     """
-    function: Any = STAGES.get(question.stage)
-    if function is None:
-        raise ValueError(f"stage = {question.stage!r}: must be one of {', '.join(STAGES)}")
-    arguments = (case.model, case.platform, case.workload)
-    spread = (case.parallelism, case.precision, question.assumptions)
-    if question.stage.startswith("speculative"):
-        if case.speculation is None:
-            raise ValueError(f"stage {question.stage!r} needs speculation=gz.Speculation(draft, tokens, acceptance)")
-        result = function(*arguments, case.speculation, *spread, engine=case.engine)
-    elif case.speculation is not None and question.stage == "request":
-        result = speculative.speculative_request(*arguments, case.speculation, *spread, engine=case.engine)
-    elif case.speculation is not None:
-        raise ValueError(
-            f"stage {question.stage!r} takes no speculation; use 'request', 'speculative_decode' or '…_prefill'"
-        )
-    else:
-        details = {"details": question.operators} if question.stage in DETAILED else {}
-        result = function(*arguments, *spread, **details, engine=case.engine)
-    return _keep(result, question)
+    return figures_of(work_of(case, question), case.platform, question)
 
 
 def _keep(result: Result, question: Question) -> Result:

@@ -1,18 +1,19 @@
 """Memory: what a device sets aside to serve a batch, and the largest batch and the longest context that fit."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from genz_jax.base.fields import Number
 from genz_jax.machine.capacity import capacity_check, excess, usable_memory
-from genz_jax.machine.execute import computed_once
 from genz_jax.serving.inverse import largest_that_fits
 from genz_jax.serving.results import MemoryResult
-from genz_jax.serving.stages import prepare, reason_code, replica_devices
-from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Workload
-from genz_jax.specs.assumptions import Assumptions, default as default_assumptions
+from genz_jax.serving.stage import Inputs, reason_code, replica_devices
+from genz_jax.specs import Model, Platform, Workload
 from genz_jax.specs.reasons import Reason
+from genz_jax.work.demand import computed_once
 from genz_jax.work.footprint import Footprint, activations, cache_holders, footprint, sum_over
 from genz_jax.work.passes import prefill_passes
 from genz_jax.work.pipeline import Ends, slowest
@@ -26,55 +27,66 @@ MOST = 2.0**23
 Specs = tuple[Model, Workload, Deployment]
 
 
-def memory(
-    model: Model,
-    platform: Platform,
-    workload: Workload,
-    parallelism: Parallelism | None = None,
-    precision: Precision | None = None,
-    assumptions: Assumptions = default_assumptions,
-    engine: Engine | None = None,
-) -> MemoryResult:
+class MemoryWork(eqx.Module):
+    """What a device holds while it serves, and all that decides what more would fit.
+
+    Attributes:
+        model: the model.
+        workload: the requests, of whose prompts nothing is cached.
+        deployment: how they are spread.
+        held: bytes that a device holds.
+        per_token: bytes of cache that one token more of one request takes.
+        reason: code of why the model cannot be spread so, 0 if it can.
+    """
+
+    model: Model
+    workload: Workload
+    deployment: Deployment
+    held: Footprint
+    per_token: Number
+    reason: Number
+
+
+def memory_work(inputs: Inputs) -> MemoryWork:
     """Memory of one device that serves a batch of requests, in B.
 
-    need = weights + cache of the whole batch at full length + peak of activations and buffers over prefill and decode;
-    it fits where need ≤ capacity · (1 − reserve). A prefill takes bounded passes (`work.passes`), so that its working
-    memory stops growing with the prompts. The largest batch and the longest context are whole numbers between which
-    need is found by interpolation and halving: what is answered fits, and one more does not.
-
-    Args:
-        model: the model.
-        platform: the device.
-        workload: the requests.
-        parallelism: how the model is spread; by default on one device.
-        precision: number formats; by default bf16.
-        assumptions: which physics counts.
-        engine: what bounds a pass; by default nothing does.
+    need = weights + cache of the whole batch at full length + peak of activations and buffers over prefill and decode.
+    A prefill takes bounded passes (`work.passes`), so that its working memory stops growing with the prompts.
     """
-    if engine is not None:
-        engine = engine.replace(single_pass=False)  # larger batches and longer prompts are tried than are given
-    inputs = prepare(model, platform, workload, parallelism, precision, assumptions, engine)
-    model, platform, workload, deployment = inputs
+    model, deployment = inputs.model, inputs.deployment
+    if deployment.engine is not None:
+        # Larger batches and longer prompts are tried than are given.
+        deployment = dataclasses.replace(deployment, engine=deployment.engine.replace(single_pass=False))
     # The peak is that of prompts of which nothing is cached.
-    workload = eqx.tree_at(lambda w: w.cached_tokens, workload, None, is_leaf=lambda leaf: leaf is None)
-    held = _held(model, workload, deployment)
-    per_token = _per_token(model, workload, deployment)
-    held, per_token, mapping = computed_once((held, per_token, mapping_reason(model, deployment, workload)))
-    usable = usable_memory(platform, assumptions)
+    workload = eqx.tree_at(lambda w: w.cached_tokens, inputs.workload, None, is_leaf=lambda leaf: leaf is None)
+    known = _held(model, workload, deployment), _per_token(model, workload, deployment)
+    held, per_token, reason = computed_once((*known, mapping_reason(model, deployment, workload)))
+    return MemoryWork(model, workload, deployment, held, per_token, reason)
+
+
+def memory_figures(work: MemoryWork, platform: Platform, details: bool = False) -> MemoryResult:
+    """What a device sets aside, and the largest batch and the longest context that fit.
+
+    It fits where need ≤ capacity · (1 − reserve). The largest batch and the longest context are whole numbers between
+    which need is found by interpolation and halving: what is answered fits, and one more does not.
+    """
+    del details
+    deployment, held = work.deployment, work.held
+    usable = usable_memory(platform, deployment.assumptions)
     fits, _, _ = capacity_check(held.total, usable, platform)
-    reason = reason_code(mapping, replica_devices(deployment), platform, fits)
+    reason = reason_code(work.reason, replica_devices(deployment), platform, fits)
     return MemoryResult(
         weights=held.weights,
         kv_cache=held.kv_cache,
-        kv_cache_per_token=per_token,
+        kv_cache_per_token=work.per_token,
         activations=held.activations,
         buffers=held.buffers,
         memory=held.total,
         memory_excess=excess(held.total, usable),
         reserve=platform.mem_capacity - usable,
         free=usable - held.total,
-        largest_batch=_largest_batch(model, workload, deployment, usable),
-        longest_context=_longest_context(model, workload, deployment, usable),
+        largest_batch=_largest_batch(work.model, work.workload, deployment, usable),
+        longest_context=_longest_context(work.model, work.workload, deployment, usable),
         feasible=reason == Reason.feasible.value,
         reason_code=reason,
     )
@@ -99,7 +111,7 @@ def _per_token(model: Model, workload: Workload, deployment: Deployment) -> Numb
     longer = eqx.tree_at(lambda w: w.output_tokens, alone, alone.output_tokens + 1.0)
     sizes = [sum_over(cache_holders(model, w, unpaged, generates=True), "cached") for w in (alone, longer)]
     none = 0.0 * sizes[0]
-    return slowest(Ends(sizes[1] - sizes[0], none, none), model, deployment)
+    return slowest(Ends(sizes[1] - sizes[0], none, none), model.layers, deployment)
 
 
 def _largest_batch(model: Model, workload: Workload, deployment: Deployment, usable: Number) -> jax.Array:

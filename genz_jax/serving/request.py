@@ -1,39 +1,52 @@
 """Requests: prefill, then decode until all output tokens are there."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 
 from genz_jax.base.fields import Number
 from genz_jax.machine.capacity import capacity_check, excess, usable_memory
+from genz_jax.machine.roofline import native_format
 from genz_jax.serving.results import RequestResult, SpeculativeResult, StageResult
-from genz_jax.serving.stages import bound_where, decode, device_count, known_where, prefill, prepare
-from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Workload
-from genz_jax.specs.assumptions import Assumptions, default as default_assumptions
+from genz_jax.serving.speculative import (
+    Turns,
+    speculative_decode_figures,
+    speculative_decode_work,
+    speculative_prefill_figures,
+    speculative_prefill_work,
+)
+from genz_jax.serving.stage import Inputs, bound_where, device_count, known_where
+from genz_jax.serving.stages import decode_figures, decode_work, prefill_figures, prefill_work
+from genz_jax.specs import Platform
 from genz_jax.specs.reasons import Reason
-from genz_jax.work.step import Deployment
+from genz_jax.work.demand import Work
 
 
-def request(
-    model: Model,
-    platform: Platform,
-    workload: Workload,
-    parallelism: Parallelism | None = None,
-    precision: Precision | None = None,
-    assumptions: Assumptions = default_assumptions,
-    details: bool = False,
-    engine: Engine | None = None,
-) -> RequestResult:
+def request_work(inputs: Inputs) -> tuple[Any, Any]:
+    """Prefill of a batch of requests, and a step of their decoding, which may be speculative."""
+    if inputs.speculation is not None:
+        return speculative_prefill_work(inputs), speculative_decode_work(inputs)
+    return prefill_work(inputs), decode_work(inputs)
+
+
+def request_figures(work: tuple[Any, Any], platform: Platform, details: bool = False) -> RequestResult:
     """Figures of serving a batch of requests: prefill, then decode until all output tokens are there.
 
     TTFT is the time of prefill; TPOT that of a decode step of the whole batch; the end-to-end latency is
     TTFT + n·TPOT with n = output tokens − 1, since prefill gives the first (n = output tokens in the `genz` preset).
-    Throughput is batch · output tokens / latency. Arguments as for `prefill`.
+    Throughput is batch · output tokens / latency. With speculation a step gives t tokens in the mean, so that
+    TPOT = time of a step/t.
     """
-    inputs = prepare(model, platform, workload, parallelism, precision, assumptions, engine)
-    model, platform, workload, deployment = inputs
-    options = (model, platform, workload, deployment.parallelism, deployment.precision, assumptions, details, engine)
-    first, rest = prefill(*options), decode(*options)
-    result = served(first, rest, rest.batch_time, rest.energy, rest.compute_format_code, platform, workload, deployment)
+    first_work, rest_work = work
+    if isinstance(rest_work, Turns):
+        first = speculative_prefill_figures(first_work, platform)
+        rest = speculative_decode_figures(rest_work, platform)
+        tokens = rest.expected_tokens
+        return served(first, rest, rest.batch_time / tokens, rest.energy / tokens, platform, rest_work)
+    first = prefill_figures(first_work, platform, details)
+    rest = decode_figures(rest_work, platform, details)
+    result = served(first, rest, rest.batch_time, rest.energy, platform, rest_work)
     return eqx.tree_at(lambda r: (r.prefill, r.decode), result, (first, rest), is_leaf=lambda leaf: leaf is None)
 
 
@@ -42,10 +55,8 @@ def served(
     rest: StageResult | SpeculativeResult,
     tpot: Number,
     energy_per_token: Number,
-    compute_format: Number,
     platform: Platform,
-    workload: Workload,
-    deployment: Deployment,
+    work: Work | Turns,
 ) -> RequestResult:
     """Figures of a batch of requests from those of its two stages.
 
@@ -54,11 +65,10 @@ def served(
         rest: a step of decoding.
         tpot: time per output token.
         energy_per_token: energy of one output token of every request.
-        compute_format: code of the number format of linear layers.
         platform: the device and its network.
-        workload: the requests.
-        deployment: spread, formats and physics.
+        work: what decoding asks for.
     """
+    workload, deployment = work.workload, work.deployment
     assumptions, devices = deployment.assumptions, device_count(deployment)
     steps = workload.output_tokens
     if assumptions.first_token_from_prefill:
@@ -98,7 +108,7 @@ def served(
         bound_code=waits_for(jnp.where(decode_weighs_more, rest.bound_code, first.bound_code)),
         prefill_bound_code=waits_for(first.bound_code),
         decode_bound_code=waits_for(rest.bound_code),
-        compute_format_code=compute_format,
+        compute_format_code=native_format(platform, deployment.precision.compute)[0],
         feasible=feasible,
         reason_code=reason,
     )

@@ -1,4 +1,4 @@
-"""Speculative decoding: a draft model and a full model take turns on the same devices."""
+"""Speculative decoding: a draft model and a full model run in turn on the same devices."""
 
 from typing import TypeVar
 
@@ -8,26 +8,23 @@ import jax.numpy as jnp
 
 from genz_jax.base.fields import Number
 from genz_jax.machine.capacity import capacity_check, excess, usable_memory
-from genz_jax.machine.execute import all_of, computed_once, forward_pass, run
-from genz_jax.machine.roofline import Speeds, native_format
-from genz_jax.serving.request import served
-from genz_jax.serving.results import RequestResult, SpeculativeDecodeResult, SpeculativePrefillResult
-from genz_jax.serving.stages import (
+from genz_jax.machine.execute import Totals, all_of, run
+from genz_jax.machine.roofline import Speeds
+from genz_jax.serving.pipeline import fill_and_drain, steady_time, through
+from genz_jax.serving.results import SpeculativeDecodeResult, SpeculativePrefillResult
+from genz_jax.serving.stage import (
+    Inputs,
     as_arrays,
     batch_energy,
     bound_where,
-    fill_and_drain,
     known_where,
-    prepare,
     reason_code,
     replica_devices,
-    steady_time,
-    through,
 )
-from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
-from genz_jax.specs.assumptions import Assumptions, default as default_assumptions
+from genz_jax.specs import Model, Platform, Speculation, Workload
 from genz_jax.specs.prediction_module import prediction_module
 from genz_jax.specs.reasons import Reason
+from genz_jax.work.demand import Pass, computed_once, forward_passes
 from genz_jax.work.footprint import Footprint, activations, footprint
 from genz_jax.work.operators.operator import Operator
 from genz_jax.work.passes import Passes, once, prefill_passes
@@ -37,13 +34,13 @@ from genz_jax.work.step import Deployment
 from genz_jax.work.steps import decode_step, forward, replica_batch, verify_step
 
 
-class Turn(eqx.Module):
+class ModelPass(eqx.Module):
     """One model's part of a step.
 
     Attributes:
         model: the model.
         passes: its passes and how often each runs; the first has most tokens.
-        count: times that they all run.
+        count: times that they all run; None for once.
         holders: the operators whose data it holds; by default those of the pass.
         shares_embedding: embedding and head are the other model's.
         copies: models of that kind that are held.
@@ -51,10 +48,36 @@ class Turn(eqx.Module):
 
     model: Model
     passes: Passes
-    count: Number = 1.0
+    count: Number | None = None
     holders: tuple[Operator, ...] | None = None
     shares_embedding: bool = eqx.field(static=True, default=False)
     copies: Number = 1.0
+
+
+class Turns(eqx.Module):
+    """The work of a step of two models in turn.
+
+    Attributes:
+        passes: the passes of the full model and of the draft model.
+        layers: layers of each.
+        held: bytes that a device holds of both.
+        reason: code of why one of them cannot be spread so, 0 if both can.
+        tokens: expected tokens of the step.
+        sequences: sequences of a micro-batch.
+        once: each micro-batch passes once, as in prefill; else it comes back for another step.
+        workload: the requests.
+        deployment: how both are spread and stored.
+    """
+
+    passes: tuple[tuple[Pass, ...], tuple[Pass, ...]]
+    layers: tuple[Number, Number]
+    held: Footprint
+    reason: Number
+    tokens: Number
+    sequences: Number
+    once: bool = eqx.field(static=True)
+    workload: Workload
+    deployment: Deployment
 
 
 def expected_tokens(tokens: Number, acceptance: Number, bonus: bool = False) -> Number:
@@ -75,108 +98,37 @@ def expected_tokens(tokens: Number, acceptance: Number, bonus: bool = False) -> 
     return 1.0 + accepted if bonus else jnp.minimum(tokens, 1.0 + accepted)
 
 
-def speculative_decode(
-    model: Model,
-    platform: Platform,
-    workload: Workload,
-    speculation: Speculation,
-    parallelism: Parallelism | None = None,
-    precision: Precision | None = None,
-    assumptions: Assumptions = default_assumptions,
-    engine: Engine | None = None,
-) -> SpeculativeDecodeResult:
-    """Figures of a step of speculative decoding (arXiv 2211.17192): n draft steps, then one verification pass.
+def speculative_decode_work(inputs: Inputs) -> Turns:
+    """A step of speculative decoding (arXiv 2211.17192): n draft steps, then one verification pass.
 
-    latency = n · t_draft + t_verify, where the full model verifies the n tokens of every sequence in one pass after
-    input and output; both models share the device. Throughput = batch · expected tokens / time of the batch.
-
-    Args:
-        model: the full model.
-        platform: the device and its network.
-        workload: the requests.
-        speculation: the draft model, tokens per step and acceptance.
-        parallelism: how both models are spread; by default on one device.
-        precision: number formats; by default bf16.
-        assumptions: which physics counts.
-        engine: what bounds a pass; by default nothing does.
+    The full model verifies the n tokens of every sequence in one pass after input and output.
     """
-    model, platform, workload, deployment = prepare(
-        model, platform, workload, parallelism, precision, assumptions, engine
-    )
-    speculation = as_arrays(speculation)
-    tokens = expected_tokens(speculation.tokens, speculation.acceptance, assumptions.bonus_token)
+    model, workload, deployment, speculation = _of(inputs)
+    tokens = expected_tokens(speculation.tokens, speculation.acceptance, deployment.assumptions.bonus_token)
     full_held = forward(model, decode_step(workload, deployment), deployment)
     draft, shares, copies = drafting(model, speculation)
-    return take_turns(
-        SpeculativeDecodeResult,
-        Turn(model, once(verify_step(workload, speculation.tokens, deployment)), 1.0, full_held),
-        Turn(draft, once(decode_step(workload, deployment)), speculation.tokens, None, shares, copies),
-        platform,
+    return run_both(
+        ModelPass(model, once(verify_step(workload, speculation.tokens, deployment)), holders=full_held),
+        ModelPass(draft, once(decode_step(workload, deployment)), speculation.tokens, None, shares, copies),
         workload,
         deployment,
         tokens,
     )
 
 
-def speculative_request(
-    model: Model,
-    platform: Platform,
-    workload: Workload,
-    speculation: Speculation,
-    parallelism: Parallelism | None = None,
-    precision: Precision | None = None,
-    assumptions: Assumptions = default_assumptions,
-    engine: Engine | None = None,
-) -> RequestResult:
-    """Figures of serving a batch of requests whose decoding is speculative.
-
-    TTFT is the time of the prefill of both models. A step gives t tokens in the mean, so that TPOT = step time/t, and
-    the end-to-end latency is TTFT + n·TPOT as in `stages.request`. Arguments as for `speculative_decode`.
-    """
-    options = (model, platform, workload, speculation, parallelism, precision, assumptions, engine)
-    first, rest = speculative_prefill(*options), speculative_decode(*options)
-    _, platform, workload, deployment = prepare(model, platform, workload, parallelism, precision, assumptions, engine)
-    return served(
-        first,
-        rest,
-        rest.batch_time / rest.expected_tokens,
-        rest.energy / rest.expected_tokens,
-        native_format(platform, deployment.precision.compute)[0],
-        platform,
-        workload,
-        deployment,
-    )
-
-
-def speculative_prefill(
-    model: Model,
-    platform: Platform,
-    workload: Workload,
-    speculation: Speculation,
-    parallelism: Parallelism | None = None,
-    precision: Precision | None = None,
-    assumptions: Assumptions = default_assumptions,
-    engine: Engine | None = None,
-) -> SpeculativePrefillResult:
-    """Figures of the prefill of speculative decoding: both models process the prompts, one after the other.
-
-    Arguments as for `speculative_decode`.
-    """
-    model, platform, workload, deployment = prepare(
-        model, platform, workload, parallelism, precision, assumptions, engine
-    )
-    speculation = as_arrays(speculation)
+def speculative_prefill_work(inputs: Inputs) -> Turns:
+    """The prefill of speculative decoding: both models process the prompts, one after the other."""
+    model, workload, deployment, speculation = _of(inputs)
     passes = prefill_passes(workload, deployment)
     draft, shares, copies = drafting(model, speculation)
-    return take_turns(
-        SpeculativePrefillResult,
-        Turn(model, passes),
-        Turn(draft, passes, 1.0, None, shares, copies),
-        platform,
-        workload,
-        deployment,
-        1.0,
+    return run_both(
+        ModelPass(model, passes), ModelPass(draft, passes, None, None, shares, copies), workload, deployment, 1.0
     )
+
+
+def _of(inputs: Inputs) -> tuple[Model, Workload, Deployment, Speculation]:
+    assert inputs.speculation is not None
+    return inputs.model, inputs.workload, inputs.deployment, inputs.speculation
 
 
 def drafting(model: Model, speculation: Speculation) -> tuple[Model, bool, Number]:
@@ -186,47 +138,70 @@ def drafting(model: Model, speculation: Speculation) -> tuple[Model, bool, Numbe
     return as_arrays(prediction_module(model)), True, model.mtp_layers
 
 
-def _held(turn: Turn, workload: Workload, deployment: Deployment, ops: tuple[Operator, ...]) -> Footprint:
+def _held(part: ModelPass, workload: Workload, deployment: Deployment, ops: tuple[Operator, ...]) -> Footprint:
     """What one of the models holds; working memory is that of its pass."""
-    holders = ops if turn.holders is None else turn.holders
-    if turn.shares_embedding:
-        norms = turn.model.final_norms * turn.model.hidden_size * deployment.precision.weight_bytes("head")
+    holders = ops if part.holders is None else part.holders
+    if part.shares_embedding:
+        norms = part.model.final_norms * part.model.hidden_size * deployment.precision.weight_bytes("head")
         own = {"embedding": 0.0 * norms, "head": norms}
         holders = tuple(eqx.tree_at(lambda o: o.stored, op, own[op.name]) if op.name in own else op for op in holders)
-    widest = turn.passes[0][0]
-    held = footprint(turn.model, workload, widest, deployment, holders)
-    working = activations(turn.model, widest, deployment, ops)
-    copied = (held.weights * turn.copies, held.kv_cache * turn.copies, *working)
+    widest = part.passes[0][0]
+    held = footprint(part.model, workload, widest, deployment, holders)
+    working = activations(part.model, widest, deployment, ops)
+    copied = (held.weights * part.copies, held.kv_cache * part.copies, *working)
     return eqx.tree_at(lambda f: (f.weights, f.kv_cache, f.activations, f.buffers), held, copied)
+
+
+def run_both(full: ModelPass, draft: ModelPass, workload: Workload, deployment: Deployment, tokens: Number) -> Turns:
+    """The work of two models in turn on one device, the full and the draft one, for so many expected tokens."""
+    passes, held = [], []
+    reason: Number = jnp.int8(Reason.feasible)
+    for part in (full, draft):
+        made, ops = forward_passes(part.model, part.passes, deployment, part.count)
+        passes.append(made)
+        held.append(_held(part, workload, deployment, ops))
+        reason = jnp.where(reason > 0, reason, mapping_reason(part.model, deployment, workload))
+    held, reason = computed_once((held, reason))
+    both = jax.tree.map(jnp.add, *held)
+    # The two take turns, so that the larger working memory is enough.
+    working = tuple(jnp.maximum(getattr(held[0], name), getattr(held[1], name)) for name in ("activations", "buffers"))
+    both = eqx.tree_at(lambda f: (f.activations, f.buffers), both, working)
+    first = full.passes[0][0]
+    return Turns(
+        (passes[0], passes[1]),
+        (full.model.layers, draft.model.layers),
+        both,
+        reason,
+        jnp.asarray(tokens, jnp.result_type(float)),
+        first.sequences,
+        first.mode == "prefill",
+        workload,
+        deployment,
+    )
+
+
+def speculative_decode_figures(work: Turns, platform: Platform, details: bool = False) -> SpeculativeDecodeResult:
+    """Figures of a step of speculative decoding.
+
+    latency = n · t_draft + t_verify, and throughput = batch · expected tokens / time of the batch.
+    """
+    del details
+    return both_figures(SpeculativeDecodeResult, work, platform)
+
+
+def speculative_prefill_figures(work: Turns, platform: Platform, details: bool = False) -> SpeculativePrefillResult:
+    """Figures of the prefill of both models."""
+    del details
+    return both_figures(SpeculativePrefillResult, work, platform)
 
 
 SpeculativeT = TypeVar("SpeculativeT", SpeculativeDecodeResult, SpeculativePrefillResult)
 
 
-def take_turns(
-    result: type[SpeculativeT],
-    full: Turn,
-    draft: Turn,
-    platform: Platform,
-    workload: Workload,
-    deployment: Deployment,
-    tokens: Number,
-) -> SpeculativeT:
-    """Two models in turn on one device, the full and the draft one."""
+def both_figures(result: type[SpeculativeT], work: Turns, platform: Platform) -> SpeculativeT:
+    """Figures of two models in turn on a platform."""
+    workload, deployment, both = work.workload, work.deployment, work.held
     assumptions, parallelism = deployment.assumptions, deployment.parallelism
-    passes, held = [], []
-    mapping: Number = jnp.int8(Reason.feasible)
-    for turn in (full, draft):
-        works = [forward_pass(turn.model, step, deployment) for step, _ in turn.passes]
-        passes.append(([work for work, _ in works], [count * turn.count for _, count in turn.passes]))
-        held.append(_held(turn, workload, deployment, works[0][1]))
-        one = mapping_reason(turn.model, deployment, workload)
-        mapping = jnp.where(mapping > 0, mapping, one)
-    held, mapping = computed_once((held, mapping))
-    both = jax.tree.map(jnp.add, *held)
-    # The two take turns, so that the larger working memory is enough.
-    working = tuple(jnp.maximum(getattr(held[0], name), getattr(held[1], name)) for name in ("activations", "buffers"))
-    both = eqx.tree_at(lambda f: (f.activations, f.buffers), both, working)
     usable = usable_memory(platform, assumptions)
     need, limit = both.total, usable
     if assumptions.pipeline == "published":
@@ -234,34 +209,18 @@ def take_turns(
         need, limit = need * parallelism.pp, limit * parallelism.pp
     fits, offloads, bandwidth = capacity_check(need, limit, platform, usable)
     speeds = Speeds.of(platform, deployment.precision, bandwidth)
-    times = [[run(work, speeds, platform, assumptions) for work in works] for works, _ in passes]
-    parts = [all_of(one, counts) for one, (_, counts) in zip(times, passes, strict=True)]
+    times = [[run(one, speeds, platform, assumptions) for one in passes] for passes in work.passes]
+    parts = [all_of(t, [one.count for one in passes]) for t, passes in zip(times, work.passes, strict=True)]
     totals = parts[0].plus(parts[1])
-    latency, turns = totals.latency, (full, draft)
-    pace = sum(slowest(part.ends, turn.model, deployment) for part, turn in zip(parts, turns, strict=True))
-    reason = reason_code(mapping, replica_devices(deployment), platform, fits)
+    latency, batch_time = _times(work, times, parts, totals)
+    reason = reason_code(work.reason, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value
     known = known_where(feasible, assumptions)
-    if assumptions.pipeline == "published":
-        micro = jnp.floor(replica_batch(workload, deployment) / full.passes[0][0].sequences)
-        batch_time = totals.latency * ((micro - 1.0) / parallelism.pp + 1.0)
-    elif full.passes[0][0].mode == "prefill":
-        fills = [
-            sum(
-                part.latency - slowest(part.ends, turn.model, deployment)
-                for part, turn in zip(pair, turns, strict=True)
-            )
-            for pair in zip(*times, strict=True)
-        ]
-        latency = through(totals.latency, pace, fills, deployment)
-        batch_time = fill_and_drain(latency, pace, workload, deployment)
-    else:
-        batch_time = steady_time(totals.latency, pace, workload, deployment)
     return result(
         latency=known(latency),
         batch_time=known(batch_time),
-        throughput=known(workload.batch * tokens / batch_time),
-        expected_tokens=jnp.asarray(tokens),
+        throughput=known(workload.batch * work.tokens / batch_time),
+        expected_tokens=work.tokens,
         draft_time=known(parts[1].latency),
         full_time=known(parts[0].latency),
         weights=both.weights,
@@ -276,3 +235,20 @@ def take_turns(
         feasible=feasible,
         reason_code=reason,
     )
+
+
+def _times(work: Turns, times: list[list[Totals]], parts: list[Totals], totals: Totals) -> tuple[Number, Number]:
+    """Latency of a micro-batch and time of the whole batch, from the totals of every pass and of each model."""
+    workload, deployment = work.workload, work.deployment
+    pace = sum(slowest(part.ends, layers, deployment) for part, layers in zip(parts, work.layers, strict=True))
+    if deployment.assumptions.pipeline == "published":
+        micro = jnp.floor(replica_batch(workload, deployment) / work.sequences)
+        return totals.latency, totals.latency * ((micro - 1.0) / deployment.parallelism.pp + 1.0)
+    if not work.once:
+        return totals.latency, steady_time(totals.latency, pace, workload, deployment)
+    fills = [
+        sum(t.latency - slowest(t.ends, layers, deployment) for t, layers in zip(pair, work.layers, strict=True))
+        for pair in zip(*times, strict=True)
+    ]
+    latency = through(totals.latency, pace, fills, deployment)
+    return latency, fill_and_drain(latency, pace, workload, deployment)

@@ -64,7 +64,7 @@ def footprint(model: Model, workload: Workload, step: Step, deployment: Deployme
     cached = ends_of(held, [op.cached * op.repeats for op in held])
     idle = ends_of(ops, [_idle(op) for op in ops])
     # Each by itself, so that weights do not depend on the batch: too much by less than a layer's cache.
-    weights, unread, cache = (slowest(amount, model, deployment) for amount in (stored, idle, cached))
+    weights, unread, cache = (slowest(amount, model.layers, deployment) for amount in (stored, idle, cached))
     return Footprint(weights, unread, cache, *working)
 
 

@@ -10,13 +10,13 @@ from genz_jax.specs import Model, Workload
 from genz_jax.work.step import Deployment, Step, ceil_div, floor_div
 from genz_jax.work.steps import encode_step, prefill_step
 
-Passes = tuple[tuple[Step, Number], ...]
-"""Steps and how often each runs, the one with most tokens first."""
+Passes = tuple[tuple[Step, Number | None], ...]
+"""Steps and how often each runs, None for once; the one with most tokens first."""
 
 
 def once(step: Step) -> Passes:
     """A single pass."""
-    return ((step, 1.0),)
+    return ((step, None),)
 
 
 def prefill_passes(workload: Workload, deployment: Deployment) -> Passes:
@@ -37,7 +37,7 @@ def prefill_passes(workload: Workload, deployment: Deployment) -> Passes:
     full = jnp.minimum(limit / rows, 1.0)
     # Rounding must not leave the last pass without a token.
     rest = jnp.maximum(1.0 - (count - 1.0) * full, jnp.minimum(1.0 / rows, 1.0))
-    return (_part(step, full, deployment), count - 1.0), (_part(step, rest, deployment), 1.0)
+    return (_part(step, full, deployment), count - 1.0), (_part(step, rest, deployment), None)
 
 
 def encode_passes(model: Model, workload: Workload, deployment: Deployment) -> Passes:
@@ -54,7 +54,7 @@ def encode_passes(model: Model, workload: Workload, deployment: Deployment) -> P
     most = jnp.minimum(jnp.maximum(floor_div(deployment.engine.tokens_per_step, tokens), 1.0), step.sequences)
     count = ceil_div(step.sequences, most)
     rest = step.sequences - (count - 1.0) * most
-    return (_with_sequences(step, most), count - 1.0), (_with_sequences(step, rest), 1.0)
+    return (_with_sequences(step, most), count - 1.0), (_with_sequences(step, rest), None)
 
 
 def _with_sequences(step: Step, sequences: Number) -> Step:

@@ -56,19 +56,19 @@ def shares(layers: Number, stages: Number) -> tuple[Number, Number, Number]:
     return (whole + first) / layers, jnp.where(stages > 2.0, whole + more, whole) / layers, whole / layers
 
 
-def stages_of(amount: Ends, model: Model, deployment: Deployment) -> list[Number]:
+def stages_of(amount: Ends, layers: Number, deployment: Deployment) -> list[Number]:
     """The amount on the first, a middle and the last stage; all of it on each where there is one stage."""
     pp = deployment.parallelism.pp
-    first, middle, last = shares(model.layers, pp)
+    first, middle, last = shares(layers, pp)
     parts = (amount.layers * first + amount.first, amount.layers * middle, amount.layers * last + amount.last)
     return [jnp.where(pp > 1.0, part, amount.total) for part in parts]
 
 
-def slowest(amount: Ends, model: Model, deployment: Deployment) -> Number:
+def slowest(amount: Ends, layers: Number, deployment: Deployment) -> Number:
     """The largest amount on one stage; as published, the mean of all stages."""
     if deployment.assumptions.pipeline == "published":
         return amount.total / deployment.parallelism.pp
-    first, middle, last = stages_of(amount, model, deployment)
+    first, middle, last = stages_of(amount, layers, deployment)
     return jnp.maximum(jnp.maximum(first, middle), last)
 
 

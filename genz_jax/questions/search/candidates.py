@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from genz_jax.base.caches import Compiled
-from genz_jax.serving.stages import as_arrays
+from genz_jax.serving.stage import as_arrays
 from genz_jax.specs import Model, Parallelism, Precision, Workload
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.reasons import Reason

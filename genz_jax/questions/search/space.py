@@ -10,6 +10,7 @@ import numpy as np
 
 from genz_jax.base import units
 from genz_jax.base.axes import Axis
+from genz_jax.catalog.precisions import precision as read_precision
 from genz_jax.labelled import inputs, labels
 from genz_jax.questions.search import candidates as c
 from genz_jax.questions.search.largest import largest_batches
@@ -54,7 +55,7 @@ class SearchSpace:
         if not items:
             raise ValueError("precision = []: an empty list; at least one is needed")
         case, names = inputs.read_case(model, platform, workload, None, items[0], None, engine, question.stage)
-        precisions = [case.precision, *(precision(p) if isinstance(p, str) else p for p in items[1:])]
+        precisions = [case.precision, *(read_precision(p) if isinstance(p, str) else p for p in items[1:])]
         texts = list(precision) if isinstance(precision, Mapping) else [p.name for p in precisions]
         tokens = (case.workload.input_tokens, case.workload.output_tokens)
         if axes := labels.axes_of(case):

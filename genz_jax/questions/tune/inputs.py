@@ -17,7 +17,7 @@ from genz_jax.machine.network import too_small
 from genz_jax.questions.tune.problem import SPREAD, Budget, Form, Limit
 from genz_jax.serving.evaluate import Case
 from genz_jax.serving.slo import SLO
-from genz_jax.serving.stages import as_arrays, replica_devices
+from genz_jax.serving.stage import as_arrays, replica_devices
 from genz_jax.specs import LINK_ALIASES, Engine, Platform
 from genz_jax.specs.reasons import REASONS, Reason
 from genz_jax.work.sharding import mapping_reason

@@ -31,7 +31,7 @@ from genz_jax.questions.tune.search import DESIGNS, STAGES, WIDTH, Bundle, begin
 from genz_jax.serving.evaluate import Question, compiled, slim
 from genz_jax.serving.goals import Objective, read_goal
 from genz_jax.serving.slo import SLO
-from genz_jax.serving.stages import as_arrays
+from genz_jax.serving.stage import as_arrays
 from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, assumptions as physics
 from genz_jax.specs.assumptions import Assumptions
 
