@@ -9,7 +9,7 @@ import genz_jax as gz
 from genz_jax import catalog
 from genz_jax.base import units
 from genz_jax.machine.roofline import compute_rate
-from genz_jax.specs.prediction_module import MIXERS
+from genz_jax.work.prediction_module import MIXERS
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "genz" / "models.json").read_text(encoding="utf-8"))
 KINDS: dict[str, tuple[Callable, Callable]] = {

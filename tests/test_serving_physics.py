@@ -7,7 +7,7 @@ from helpers import ZOO, big_platform, make_case, once
 import genz_jax as gz
 from genz_jax.serving.evaluate import Question
 from genz_jax.specs.assumptions import Assumptions
-from genz_jax.specs.prediction_module import prediction_module
+from genz_jax.work.prediction_module import prediction_module
 
 DEFAULT, GENZ = Assumptions.default, Assumptions.genz
 

@@ -58,7 +58,7 @@ def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
 
     from genz_jax import catalog, parameter_count
     from genz_jax.cli import show
-    from genz_jax.work.steps import LAYERS
+    from genz_jax.work.layers.registry import layers_of
 
     found = _matching("model", catalog.models(), pattern)
     specs = {name: catalog.model(name) for name in found}
@@ -72,7 +72,7 @@ def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
         return
     rows = []
     for name, spec in specs.items():
-        kinds = [f"{kind} {float(getattr(spec, kind).layers):g}" for kind in LAYERS if getattr(spec, kind)]
+        kinds = [f"{kind} {float(part.layers):g}" for kind, part, _ in layers_of(spec)]
         context = found[name].notes.get("max_context")
         rows.append(
             (

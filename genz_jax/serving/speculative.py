@@ -22,13 +22,14 @@ from genz_jax.serving.stage import (
     replica_devices,
 )
 from genz_jax.specs import Model, Platform, Speculation, Workload
-from genz_jax.specs.prediction_module import prediction_module
+from genz_jax.work.prediction_module import prediction_module
 from genz_jax.specs.reasons import Reason
 from genz_jax.work.demand import Pass, computed_once, forward_passes
 from genz_jax.work.footprint import Footprint, activations, footprint
 from genz_jax.work.operators.operator import Operator
 from genz_jax.work.passes import Passes, once, prefill_passes
 from genz_jax.work.pipeline import slowest
+from genz_jax.work.prediction_module import prediction_module
 from genz_jax.work.sharding import mapping_reason
 from genz_jax.work.step import Deployment
 from genz_jax.work.steps import decode_step, forward, replica_batch, verify_step

@@ -6,11 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from genz_jax.base import units
+from genz_jax.base import arrays as xp, units
 from genz_jax.base.fields import COUNT, SHARE, Label, Number, Rule, Spec, convert, near, number
 from genz_jax.base.formats import FORMATS, format_text, read_format, storage_name
 from genz_jax.base.units import brief
@@ -219,8 +218,8 @@ class Precision(Spec):
     def kv_element(self, tokens: Number, channels: Number) -> Number:
         """Bytes per element of the KV cache of one head, for so many tokens and channels: b + 2s + 2r(N + D)/(N·D)."""
         size = tokens * channels
-        low_rank = self.kv_rank * (tokens + channels) / jnp.where(size > 0, size, 1.0)
-        return self.kv_cache + 2.0 * (self.kv_outliers + jnp.where(size > 0, low_rank, 0.0))
+        low_rank = self.kv_rank * (tokens + channels) / xp.where(size > 0, size, 1.0)
+        return self.kv_cache + 2.0 * (self.kv_outliers + xp.where(size > 0, low_rank, 0.0))
 
     @property
     def compute(self) -> Number:
@@ -235,7 +234,7 @@ class Precision(Spec):
 
 def wider(a: Number, b: Number) -> Number:
     """Code of the wider of two formats."""
-    return jnp.minimum(a, b) if any(isinstance(x, jax.Array) for x in (a, b)) else np.minimum(a, b)
+    return xp.minimum(a, b)
 
 
 def _inputs(layers: Layers) -> str:

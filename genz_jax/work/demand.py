@@ -88,7 +88,7 @@ def _forward_pass(model: Model, step: Step, deployment: Deployment) -> tuple[Pas
     ops = forward(model, step, deployment)
     loads = tuple(load(op, deployment.assumptions) for op in ops)
     traffic = sum_over(ops, "input") + sum_over(ops, "weight") + sum_over(ops, "output")
-    sized = tuple(dataclasses.replace(op, stretches=(), stored=0.0, cached=0.0) for op in ops)
+    sized = tuple(dataclasses.replace(op, position_ranges=(), stored=0.0, cached=0.0) for op in ops)
     return computed_once(Pass(sized, loads, sum_over(ops, "flops"), traffic)), ops
 
 

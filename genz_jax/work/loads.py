@@ -44,7 +44,7 @@ def load(op: Operator, assumptions: Assumptions) -> Load:
 
     Vector operators wait for memory alone, so their FLOPs take no time here.
     """
-    if op.stretches:
+    if op.position_ranges:
         return _mean_load(op, assumptions)
     onchip: Number = 0.0
     offchip: Number = 0.0
@@ -66,7 +66,7 @@ def _mean_load(op: Operator, assumptions: Assumptions) -> Load:
     offchip: Number = 0.0
     onchip: Number = 0.0
     stretches = []
-    for part in op.stretches:
+    for part in op.position_ranges:
         first, last = (load(end.times(op.repeats), assumptions) for end in (part.first, part.last))
         flops = flops + part.share * (first.flops + last.flops) / 2.0
         offchip = offchip + part.share * (first.bytes + last.bytes) / 2.0

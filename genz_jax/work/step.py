@@ -5,43 +5,45 @@ from typing import Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
-from genz_jax.base.fields import Number
+from genz_jax.base import arrays as xp
+from genz_jax.base.fields import Number, Record
 from genz_jax.specs import Engine, Parallelism, Precision
 from genz_jax.specs.assumptions import Assumptions
 
 
-def straight_through(value: Number, smooth: Number) -> jax.Array:
+def straight_through(value: Number, smooth: Number) -> Number:
     """`value`, with the derivative of `smooth`, which it rounds (the straight-through estimator, arXiv 1308.3432)."""
+    if not isinstance(smooth, jax.Array):
+        return value
     return jax.lax.stop_gradient(value) + (smooth - jax.lax.stop_gradient(smooth))
 
 
-def floor_div(size: Number, parts: Number) -> jax.Array:
+def floor_div(size: Number, parts: Number) -> Number:
     """⌊size/parts⌋, exact for whole numbers below 2^24 also where division rounds; its derivative is of size/parts."""
     ratio = size / parts
-    quotient = jnp.floor(ratio)
+    quotient = xp.floor(ratio)
     too_large, too_small = quotient * parts > size, (quotient + 1.0) * parts <= size
-    quotient = jnp.where(too_large, quotient - 1.0, jnp.where(too_small, quotient + 1.0, quotient))
+    quotient = xp.where(too_large, quotient - 1.0, xp.where(too_small, quotient + 1.0, quotient))
     return straight_through(quotient, ratio)
 
 
-def ceil_div(size: Number, parts: Number) -> jax.Array:
+def ceil_div(size: Number, parts: Number) -> Number:
     """⌈size/parts⌉, exact and with a derivative like `floor_div`."""
     quotient = floor_div(size, parts)
-    return jnp.where(quotient * parts < size, quotient + 1.0, quotient)
+    return xp.where(quotient * parts < size, quotient + 1.0, quotient)
 
 
-def shard(size: Number, ranks: Number) -> jax.Array:
+def shard(size: Number, ranks: Number) -> Number:
     """Size of the largest of `ranks` parts, at least 1: max(⌈size/ranks⌉, 1); its derivative is of max(size/ranks, 1).
 
     Sizes whose ranks each have one part, as replicated key-value heads do, do not change with either.
     """
-    parts = jnp.maximum(ceil_div(size, ranks), 1.0)
-    return straight_through(parts, jnp.maximum(size / ranks, 1.0))
+    parts = xp.maximum(ceil_div(size, ranks), 1.0)
+    return straight_through(parts, xp.maximum(size / ranks, 1.0))
 
 
-class Deployment(eqx.Module):
+class Deployment(Record):
     """How the model is spread and stored, and which physics counts."""
 
     parallelism: Parallelism
@@ -65,20 +67,20 @@ class Deployment(eqx.Module):
         return 1.0 if self.parallelism.cp is None else self.parallelism.cp
 
 
-class Segment(eqx.Module):
-    """Queries of a step against one stretch of context.
+class Segment(Record):
+    """Queries of a step against one contiguous part of the context.
 
     Attributes:
         name: prefix of its operators' names.
         kernel: prefix of the name of the kernel that it shares with other segments.
         prefill: the queries are the newest part of the context; else the context lies before them.
-        prompt: the queries are a prompt's, many for the tokens that they see: context parallel ranks split them and
-            pass keys and values around; else they are few, and the ranks split the context.
+        prompt: context parallel ranks split the queries and pass keys and values around, as in prefill; otherwise they
+            split the KV cache, as in decode.
         grows: what of it grows as a sequence is generated: its `context`, or what is `newer`; or nothing.
         batch: sequences.
         queries: queries of each.
-        context: tokens of the stretch.
-        newer: tokens between the stretch and the queries.
+        context: tokens of that part.
+        newer: tokens between that part and the queries.
         parts: context parallel ranks.
         limit: tokens of a pass at most, where a prompt may take several passes.
         both_ways: 1 where queries see the tokens after them too, 0 where not; None for causal models alone.
@@ -114,7 +116,7 @@ class Segment(eqx.Module):
         return 1.0 / self.parts if self.prompt else 1.0
 
     def seen(self, window: Number | None, assumptions: Assumptions) -> tuple[Number, Number]:
-        """Tokens of the stretch that a rank's queries read, and (query, key) pairs of a sequence and head.
+        """Tokens of the context that a rank's queries read, and (query, key) pairs of a sequence and head.
 
         Context parallel ranks each have an equal share of the pairs: queries are dealt out so that causality leaves no
         rank with less work (arXiv 2411.01783).
@@ -134,10 +136,10 @@ class Segment(eqx.Module):
         """
         if self.limit is None:
             return 0.0
-        past, later = self.context - self.queries, jnp.maximum(ceil_div(self.queries, self.limit) - 1.0, 0.0)
+        past, later = self.context - self.queries, xp.maximum(ceil_div(self.queries, self.limit) - 1.0, 0.0)
         if window is None:
             return later * past + self.limit * later * (later + 1.0) / 2.0
-        short = jnp.clip(floor_div(window - 1.0 - past, self.limit), 0.0, later)
+        short = xp.clip(floor_div(window - 1.0 - past, self.limit), 0.0, later)
         return short * past + self.limit * short * (short + 1.0) / 2.0 + (later - short) * (window - 1.0)
 
     def _seen(self, window: Number | None, assumptions: Assumptions) -> tuple[Number, Number]:
@@ -151,28 +153,28 @@ class Segment(eqx.Module):
         if window is None:
             pairs = queries * past + queries * (queries + 1.0) / 2.0
             return self.context, self._either(pairs, queries * self.context)
-        short = jnp.clip(window - past, 0.0, queries)
+        short = xp.clip(window - past, 0.0, queries)
         pairs = short * past + short * (short + 1.0) / 2.0 + (queries - short) * window
         # Both ways a window reaches (window − 1)/2 tokens to each side, as far as there are any.
-        side = jnp.minimum((window - 1.0) / 2.0, queries - 1.0)
+        side = xp.minimum((window - 1.0) / 2.0, queries - 1.0)
         both = queries + 2.0 * (queries * side - side * (side + 1.0) / 2.0)
-        return jnp.minimum(self.context, queries + window - 1.0), self._either(pairs, both)
+        return xp.minimum(self.context, queries + window - 1.0), self._either(pairs, both)
 
     def _inside(self, window: Number) -> Number:
-        """Tokens of the stretch that a window still holds: window − newer, from none to all of them.
+        """Tokens of the context that a window still holds: window − newer, from none to all of them.
 
-        A mean over positions has stretches that end where a window is just full, and there the slope of the stretch.
+        A mean over positions has ranges that end where a window is just full, with the slope of the range there.
         """
         left = window - self.newer
         full = left > self.context if self.grows == "context" else left >= self.context
-        return jnp.where(left <= 0.0, 0.0, jnp.where(full, self.context, left))
+        return xp.where(left <= 0.0, 0.0, xp.where(full, self.context, left))
 
     def _either(self, causal: Number, both: Number) -> Number:
         """Pairs of a causal model, or of one that sees both ways."""
         return causal if self.both_ways is None else causal + self.both_ways * (both - causal)
 
 
-class Step(eqx.Module):
+class Step(Record):
     """One forward pass of one micro-batch.
 
     Attributes:

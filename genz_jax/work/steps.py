@@ -2,44 +2,16 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs import DecodeChunk, Model, Workload
-from genz_jax.work.layers.attention import attention_layer, latent_attention_layer
-from genz_jax.work.layers.auxiliary import layer_embedding_layer, projection, residual_streams_layer
-from genz_jax.work.layers.compressed_attention import compressed_attention_layer
 from genz_jax.work.layers.embedding import embedding, head
-from genz_jax.work.layers.ffn import ffn_layer, moe_layer
-from genz_jax.work.layers.ssm import (
-    delta_net_layer,
-    linear_attention_layer,
-    short_convolution_layer,
-    ssd_layer,
-    ssm_layer,
-)
+from genz_jax.work.layers.registry import Layer, layers_of
 from genz_jax.work.operators.collectives import point_to_point
 from genz_jax.work.operators.operator import Operator
 from genz_jax.work.step import Deployment, Segment, Step, floor_div
-
-LAYERS = {
-    "attention": attention_layer,
-    "local_attention": attention_layer,
-    "sparse_attention": attention_layer,
-    "latent_attention": latent_attention_layer,
-    "compressed_attention": compressed_attention_layer,
-    "ssm": ssm_layer,
-    "ssd": ssd_layer,
-    "delta_net": delta_net_layer,
-    "linear_attention": linear_attention_layer,
-    "short_convolution": short_convolution_layer,
-    "ffn": ffn_layer,
-    "moe": moe_layer,
-    "layer_embedding": layer_embedding_layer,
-    "residual_streams": residual_streams_layer,
-}
-"""Builder of the operators of one layer, by the part of a `Model` that it is made of."""
 
 
 def replica_batch(workload: Workload, deployment: Deployment) -> Number:
@@ -197,24 +169,30 @@ def _shared(op: Operator, part: Any) -> Operator:
     """The operator with its parameters spread over layers that share them."""
     if not hasattr(part, "tied_layers"):
         return op
-    share = (part.layers - part.tied_layers) / jnp.maximum(part.layers, 1.0)
-    return eqx.tree_at(lambda o: o.stored, op, op.stored * share)
+    share = (part.layers - part.tied_layers) / xp.maximum(part.layers, 1.0)
+    return op.replace(stored=op.stored * share, stored_as={field: held * share for field, held in op.stored_as.items()})
+
+
+def layer_operators(
+    name: str, part: Any, layer: Layer, hidden: Number, step: Step, deployment: Deployment
+) -> list[Operator]:
+    """Operators of all layers of one part of a model."""
+    once = layer.operators(name, part, hidden, step, deployment)
+    return [_shared(op, part).times(part.layers) for op in once]
 
 
 def forward(model: Model, step: Step, deployment: Deployment) -> tuple[Operator, ...]:
     """Operators of one forward pass through all layers, in order, with how often each runs.
 
-    Kinds of layers that the model lacks contribute nothing. With pp stages the hidden vectors of a micro-batch are
-    sent pp − 1 times.
+    Parts that the model lacks contribute nothing. With pp stages the hidden vectors of a micro-batch are sent pp − 1
+    times.
+
+    Raises:
+        ValueError: a part of a kind without a `Layer`.
     """
     ops = embedding(model, step, deployment)
-    for kind, layer in LAYERS.items():
-        part = getattr(model, kind)
-        if part is not None:
-            once = layer(kind, part, model.hidden_size, step, deployment)
-            ops += [_shared(op, part).times(part.layers) for op in once]
-    for i, part in enumerate(model.projections):
-        ops += projection(f"projection_{i}", part, step, deployment)
+    for name, part, layer in layers_of(model):
+        ops += layer_operators(name, part, layer, model.hidden_size, step, deployment)
     parallelism = deployment.parallelism
     ops += [
         point_to_point(

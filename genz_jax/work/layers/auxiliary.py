@@ -1,23 +1,24 @@
 """Work beside attention and feed-forward layers: linear layers, embeddings of every layer, residual streams."""
 
-import equinox as eqx
-
 from genz_jax.base.fields import Number
 from genz_jax.specs import LayerEmbedding, Projection, ResidualStreams
+from genz_jax.work.layers.registry import layer
 from genz_jax.work.operators.elementwise import elementwise
 from genz_jax.work.operators.operator import Operator
 from genz_jax.work.operators.products import gemm
 from genz_jax.work.step import Deployment, Step, shard
 
 
-def projection(name: str, part: Projection, step: Step, deployment: Deployment) -> list[Operator]:
-    """Linear layers that all tokens pass, one after the other; every rank has them whole."""
+@layer(Projection)
+def projection_layer(name: str, part: Projection, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
+    """Operators of a linear layer that all tokens pass, `uses` times; every rank has it whole."""
     sizes = {"n": part.output_size, "k": part.input_size, "precision": deployment.precision}
     op = gemm(name, "ffn", batch=step.sequences, m=step.tokens, **sizes)
     # Parameters count once, however often a token passes.
-    return [eqx.tree_at(lambda o: o.stored, op.times(part.uses * part.layers), op.stored / part.uses)]
+    return [op.replace(repeats=part.uses, stored=op.stored / part.uses)]
 
 
+@layer(LayerEmbedding, parameters="embedding")
 def layer_embedding_layer(
     name: str, part: LayerEmbedding, hidden: Number, step: Step, deployment: Deployment
 ) -> list[Operator]:
@@ -41,6 +42,7 @@ def layer_embedding_layer(
     ]
 
 
+@layer(ResidualStreams)
 def residual_streams_layer(
     name: str, part: ResidualStreams, hidden: Number, step: Step, deployment: Deployment
 ) -> list[Operator]:

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs import CompressedAttention, Compressor, Indexer
 from genz_jax.work.layers.attention import rotate_and_cache
 from genz_jax.work.layers.context import combine_outputs
-from genz_jax.work.layers.kernel import Heads, Sight, attend, over_positions, windowed
-from genz_jax.work.layers.vector import holding, pre_norm
+from genz_jax.work.layers.kernel import Heads, Visibility, attend, over_positions, windowed
+from genz_jax.work.layers.registry import layer
+from genz_jax.work.layers.vector import pre_norm, with_parameters
 from genz_jax.work.operators.collectives import all_reduce
 from genz_jax.work.operators.elementwise import elementwise
 from genz_jax.work.operators.operator import Operator
@@ -19,6 +20,7 @@ from genz_jax.work.operators.products import attention_scores, gemm, grouped_gem
 from genz_jax.work.step import Deployment, Segment, Step, floor_div, shard
 
 
+@layer(CompressedAttention, parameters="attention", sharded=("heads",), role="mixer", preference=9)
 def compressed_attention_layer(
     name: str, part: CompressedAttention, hidden: Number, step: Step, deployment: Deployment
 ) -> list[Operator]:
@@ -38,14 +40,14 @@ def compressed_attention_layer(
         *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.q_down_proj", "attention_projections", n=part.q_lora_rank, k=hidden, **linear),
         gemm(f"{name}.q_up_proj", "attention_projections", n=heads * size, k=part.q_lora_rank, **linear),
-        holding(key, precision, part.biases, part.q_lora_rank + size),
+        with_parameters(key, precision, part.biases, part.q_lora_rank + size),
         *rotate_and_cache(name, step, heads * size, size, size, deployment),
     ]
-    key_values = Heads(heads, jnp.ones_like(heads), size, size, size, size, shared_values=True)
+    key_values = Heads(heads, xp.ones_like(heads), size, size, size, size, shared_values=True)
     ops += attend(f"{name}.", key_values, windowed(part.window, deployment.assumptions), step, deployment)
     for kind, compressor in (("sparse", part.sparse), ("heavy", part.heavy)):
         if compressor is not None:
-            share = compressor.layers / jnp.maximum(part.layers, 1.0)
+            share = compressor.layers / xp.maximum(part.layers, 1.0)
             added = _compressed(f"{name}.{kind}", compressor, part, key_values, hidden, step, deployment)
             ops += [op.times(share) for op in added]
     ops += combine_outputs(name, step, size, heads, deployment)
@@ -71,7 +73,7 @@ def compressed_attention_layer(
 def _compressed(
     name: str,
     part: Compressor,
-    layer: CompressedAttention,
+    attention: CompressedAttention,
     heads: Heads,
     hidden: Number,
     step: Step,
@@ -79,10 +81,10 @@ def _compressed(
 ) -> list[Operator]:
     """Operators of a layer that compresses: the entries of new tokens, and attention to the entries."""
     index = part.indexer if deployment.assumptions.sparse_attention else None
-    ops = _compress(name, part, layer.head_dim, hidden, step, deployment)
+    ops = _compress(name, part, attention.head_dim, hidden, step, deployment)
     if index is not None:
-        share = index.layers / jnp.maximum(part.layers, 1.0)
-        ops += [op.times(share) for op in _index(f"{name}_index", part, index, layer, hidden, step, deployment)]
+        share = index.layers / xp.maximum(part.layers, 1.0)
+        ops += [op.times(share) for op in _index(f"{name}_index", part, index, attention, hidden, step, deployment)]
     # Context parallel ranks pass entries, one for every `rate` tokens.
     heads = eqx.tree_at(lambda h: h.passed, heads, heads.passed / part.rate)
     ops += attend(f"{name}_", heads, entries(part, index, step, deployment), step, deployment)
@@ -105,7 +107,7 @@ def _compress(
         precision=precision,
         layers="attention",
     )
-    ops = [holding(project, precision, part.rate * part.series * size, size)]
+    ops = [with_parameters(project, precision, part.rate * part.series * size, size)]
     if deployment.assumptions.vector_operators:
         # 3 FLOPs per projected element: position bias, exponential, product. One vector of `rate` tokens is written.
         pool = elementwise(
@@ -116,7 +118,7 @@ def _compress(
             flops_per_element=3.0,
             precision=precision,
         )
-        ops.append(eqx.tree_at(lambda op: op.output, pool, step.rows / part.rate * size * precision.kv_cache))
+        ops.append(pool.replace(output=step.rows / part.rate * size * precision.kv_cache))
     return ops
 
 
@@ -124,7 +126,7 @@ def _index(
     name: str,
     part: Compressor,
     index: Indexer,
-    layer: CompressedAttention,
+    attention: CompressedAttention,
     hidden: Number,
     step: Step,
     deployment: Deployment,
@@ -135,7 +137,9 @@ def _index(
     linear["layers"] = "attention"
     ops = _compress(name, part, index.head_dim, hidden, step, deployment)
     ops += [
-        gemm(f"{name}_q_proj", "attention_projections", n=index.heads * index.head_dim, k=layer.q_lora_rank, **linear),
+        gemm(
+            f"{name}_q_proj", "attention_projections", n=index.heads * index.head_dim, k=attention.q_lora_rank, **linear
+        ),
         gemm(f"{name}_weights", "attention_projections", n=index.heads * index.head_weights, k=hidden, **linear),
     ]
     every = entries(part, None, step, deployment)
@@ -163,8 +167,8 @@ def _index(
     return ops + over_positions(score, step.segments, step, None)
 
 
-def entries(part: Compressor, index: Indexer | None, step: Step, deployment: Deployment) -> Sight:
-    """Sight of compressed entries instead of tokens.
+def entries(part: Compressor, index: Indexer | None, step: Step, deployment: Deployment) -> Visibility:
+    """Attention to compressed entries instead of tokens.
 
     A token at place j sees the ⌊j/m⌋ entries that are complete, at most top_k of them. A prompt's pairs are the sum of
     that over its places. A decode step counts context/m entries, the mean over its positions but for half an entry.
@@ -173,13 +177,13 @@ def entries(part: Compressor, index: Indexer | None, step: Step, deployment: Dep
     every: Number = 0.0
     for segment in step.segments:
         every = every + segment.context + segment.newer
-    top_k = every if index is None else jnp.where(index.top_k > 0, index.top_k, every)
+    top_k = every if index is None else xp.where(index.top_k > 0, index.top_k, every)
 
     def reads(segment: Segment) -> tuple[Number, Number, Number]:
         split = 1.0 if segment.prompt else segment.parts
         if not segment.prefill:
             whole = segment.context / rate
-            seen = jnp.clip(top_k - segment.newer / rate, 0.0, whole) if causal else whole
+            seen = xp.clip(top_k - segment.newer / rate, 0.0, whole) if causal else whole
             return seen / split, segment.queries * seen / split, whole / split
         whole = floor_div(segment.context, rate)
         pairs = segment.queries * whole
@@ -188,7 +192,7 @@ def entries(part: Compressor, index: Indexer | None, step: Step, deployment: Dep
             pairs = _complete(segment.context, rate, top_k) - _complete(past, rate, top_k)
         return (whole + segment.reread(None) / rate) / split, pairs / segment.parts, whole / split
 
-    return Sight(None if index is None else top_k * rate, reads)
+    return Visibility(None if index is None else top_k * rate, reads)
 
 
 def _complete(tokens: Number, rate: Number, top_k: Number) -> Number:
@@ -196,6 +200,6 @@ def _complete(tokens: Number, rate: Number, top_k: Number) -> Number:
 
     With k = ⌊n/m⌋ the sum of ⌊j/m⌋ up to n is m·k(k − 1)/2 + k(n − m·k + 1); beyond place (K + 1)m − 1 each adds K.
     """
-    short = jnp.minimum(tokens, (top_k + 1.0) * rate - 1.0)
+    short = xp.minimum(tokens, (top_k + 1.0) * rate - 1.0)
     full = floor_div(short, rate)
     return rate * full * (full - 1.0) / 2.0 + full * (short - rate * full + 1.0) + top_k * (tokens - short)

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-import equinox as eqx
-import jax.numpy as jnp
-
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.work.operators.collectives import all_reduce, point_to_point, ring
 from genz_jax.work.operators.operator import Operator
@@ -43,9 +41,9 @@ def pass_keys(
         sequences = sequences + segment.batch
     share: Number = 1.0
     if window is not None and deployment.assumptions.causal:
-        passes = jnp.maximum(parts - 1.0, 1.0)
-        share = jnp.minimum(ceil_div(window, jnp.where(block > 0, block, 1.0)), passes) / passes
-        block = jnp.minimum(block, window)
+        passes = xp.maximum(parts - 1.0, 1.0)
+        share = xp.minimum(ceil_div(window, xp.where(block > 0, block, 1.0)), passes) / passes
+        block = xp.minimum(block, window)
     op = ring(
         name,
         "attention_collectives",
@@ -81,7 +79,7 @@ def combine_outputs(name: str, step: Step, elements: Number, heads: Number, depl
         all_reduce(
             f"{name}.combine_outputs",
             "attention_collectives",
-            elements=jnp.maximum(rows, 0.0) * heads * (elements + 1.0),
+            elements=xp.maximum(rows, 0.0) * heads * (elements + 1.0),
             ranks=deployment.cp,
             precision=deployment.precision,
             stride=deployment.ranks,
@@ -105,7 +103,7 @@ def pass_states(name: str, step: Step, state_bytes: Number, deployment: Deployme
         return []
     sequences: Number = 0.0
     for segment in prompts:
-        sequences = sequences + jnp.where(segment.queries > 0, segment.batch, 0.0)
+        sequences = sequences + xp.where(segment.queries > 0, segment.batch, 0.0)
     op = point_to_point(
         f"{name}.pass_states",
         "ssm_collectives",
@@ -114,5 +112,5 @@ def pass_states(name: str, step: Step, state_bytes: Number, deployment: Deployme
         precision=deployment.precision,
         stride=deployment.ranks,
     )
-    sent = jnp.where(deployment.cp > 1, sequences * state_bytes, 0.0)
-    return [eqx.tree_at(lambda o: o.message, op, sent)]
+    sent = xp.where(deployment.cp > 1, sequences * state_bytes, 0.0)
+    return [op.replace(message=sent)]

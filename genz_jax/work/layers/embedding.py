@@ -1,7 +1,5 @@
 """Input embedding and language model head, both split over the vocabulary."""
 
-import equinox as eqx
-
 from genz_jax.base.fields import Number
 from genz_jax.specs import Model
 from genz_jax.work.operators.collectives import all_gather, all_reduce
@@ -33,8 +31,10 @@ def embedding(model: Model, step: Step, deployment: Deployment) -> list[Operator
             component="embedding",
         )
         stored = (rows * model.hidden_size + model.other_parameters) * precision.embedding
+        stored_as = {"other": model.other_parameters * precision.embedding}
         if step.mode == "encode":  # else the last norm is the head's
-            stored = stored + model.final_norms * model.hidden_size * precision.weights
+            stored_as["norms"] = model.final_norms * model.hidden_size * precision.weights
+            stored = stored + stored_as["norms"]
         look_up = Operator(
             read.name,
             read.kind,
@@ -42,6 +42,7 @@ def embedding(model: Model, step: Step, deployment: Deployment) -> list[Operator
             input=elements * precision.embedding,
             output=read.output,
             stored=stored,
+            stored_as=stored_as,
             sizes=read.sizes,
         )
     else:
@@ -73,9 +74,11 @@ def head(model: Model, step: Step, deployment: Deployment) -> list[Operator]:
     if assumptions.gather_embedding:
         columns = shard(model.vocab_size, ranks)
         stored = columns * model.hidden_size * (1.0 - model.tied_embeddings)
-        stored = (stored + model.head_biases + model.final_norms * model.hidden_size) * precision.weight_bytes("head")
+        norms = model.final_norms * model.hidden_size
+        stored = (stored + model.head_biases + norms) * precision.weight_bytes("head")
+        stored_as = {"norms": norms * precision.weight_bytes("head")}
     else:
-        columns, stored = floor_div(model.vocab_size, ranks), None
+        columns, stored, stored_as = floor_div(model.vocab_size, ranks), None, {}
     logits = gemm(
         "head",
         "head",
@@ -86,10 +89,10 @@ def head(model: Model, step: Step, deployment: Deployment) -> list[Operator]:
         precision=precision,
         layers="head",
         stored=stored,
-    )
+    ).replace(stored_as=stored_as)
     if assumptions.gather_embedding and precision.head is not None:
         read = (precision.embedding - precision.head) * model.tied_embeddings + precision.head
-        logits = eqx.tree_at(lambda op: op.weight, logits, columns * model.hidden_size * read)
+        logits = logits.replace(weight=columns * model.hidden_size * read)
     gathered = all_gather(
         "head.all_gather",
         "embedding_collectives",

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs import FFN, Layers, MoE
-from genz_jax.work.layers.vector import holding, pre_norm
+from genz_jax.work.layers.registry import layer
+from genz_jax.work.layers.vector import pre_norm, with_parameters
 from genz_jax.work.operators.collectives import all_gather, all_reduce, all_to_all
 from genz_jax.work.operators.elementwise import activation, softmax
 from genz_jax.work.operators.operator import Operator
@@ -14,13 +14,14 @@ from genz_jax.work.operators.products import gemm, grouped_gemm
 from genz_jax.work.step import Deployment, Step, ceil_div, floor_div, shard
 
 
+@layer(FFN, parameters="ffn", role="feed-forward", preference=1)
 def ffn_layer(name: str, part: FFN, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
     """Operators of one dense feed-forward layer on one device: up (and gate), activation, down, all-reduce over T.
 
     The inner size is split over T = tp·ep ranks; a mean of different sizes is divided as it is.
     """
     size = part.intermediate_size
-    inner = jnp.where(size == jnp.floor(size), shard(size, deployment.ranks), size / deployment.ranks)
+    inner = xp.where(size == xp.floor(size), shard(size, deployment.ranks), size / deployment.ranks)
     on_chip = step.resident(deployment.assumptions) if step.mode == "decode" else ""
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
@@ -52,10 +53,11 @@ def _mlp(
     return [
         gemm(f"{name}.up_gate_proj", "ffn", n=inner * in_projections, k=hidden, **linear),
         *_activation(name, step.sequences * tokens * inner, in_projections, deployment),
-        holding(gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, **linear), deployment.precision, biases),
+        with_parameters(gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, **linear), deployment.precision, biases),
     ]
 
 
+@layer(MoE, parameters="ffn", experts=True, role="feed-forward", preference=2)
 def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
     """Operators of one mixture-of-experts layer on one device.
 
@@ -73,38 +75,22 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     """
     own: Number = 1.0
     if deployment.assumptions.own_tokens:
-        own = jnp.maximum(1.0 / deployment.parallelism.ep, 1.0 / jnp.maximum(step.rows, 1.0))
+        own = xp.maximum(1.0 / deployment.parallelism.ep, 1.0 / xp.maximum(step.rows, 1.0))
     rows, tokens = step.rows * own, step.tokens * own
     precision, parallelism, assumptions = deployment.precision, deployment.parallelism, deployment.assumptions
     tp, ep = parallelism.tp, parallelism.ep
     decode_on_chip = step.resident(assumptions) if step.mode == "decode" else ""
     linear = {"batch": step.sequences, "m": tokens, "precision": precision}
     latent = part.latent
-    width = hidden if latent is None else jnp.where(latent.size > 0, latent.size, hidden)
-    busiest = jnp.where(parallelism.expert_imbalance < ep, parallelism.expert_imbalance, ep)
+    width = hidden if latent is None else xp.where(latent.size > 0, latent.size, hidden)
+    there = 1.0 if latent is None else xp.where(latent.size > 0, 1.0, 0.0)
+    busiest = xp.where(parallelism.expert_imbalance < ep, parallelism.expert_imbalance, ep)
     routed = {"elements": rows * part.top_k * width * busiest, "ranks": ep, "precision": precision, "stride": tp}
 
     ops = pre_norm(name, step, hidden, deployment, part.norms)
-    router_in = floor_div(hidden, tp) if assumptions.sharded_router else hidden
-    router = gemm(f"{name}.router", "ffn", n=part.experts + part.shared_gate, k=router_in, **linear)
-    ops += [holding(router, precision, part.router_biases)]
-    if assumptions.sharded_router:
-        # The published decode step reduces the hidden vector here, its other steps the router's logits.
-        reduced = hidden if step.mode == "decode" else part.experts
-        ops += [
-            all_reduce(
-                f"{name}.router_all_reduce",
-                "ffn_all_reduce",
-                elements=step.rows * reduced,
-                ranks=tp,
-                precision=precision,
-            )
-        ]
-    if assumptions.vector_operators:
-        ops += [softmax(f"{name}.router_softmax", rows=rows, width=part.experts, precision=precision)]
+    ops += _router(name, part, hidden, rows, linear, step, deployment)
     if latent is not None:
         # Down to the experts' width before the dispatch and up after the combine.
-        there = jnp.where(latent.size > 0, 1.0, 0.0)
         ops += [gemm(f"{name}.latent_down_proj", "ffn", n=latent.size, k=hidden, **linear).times(there)]
     ops += [all_to_all(f"{name}.dispatch", "ffn_all_to_all", **routed)]
     inner = shard(part.intermediate_size, tp)
@@ -115,9 +101,9 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     ops += [all_to_all(f"{name}.combine", "ffn_all_to_all", **routed)]
     if latent is not None:
         up = gemm(f"{name}.latent_up_proj", "ffn", n=hidden, k=latent.size, **linear)
-        ops += [holding(up, precision, norms=latent.norm * latent.size).times(jnp.where(latent.size > 0, 1.0, 0.0))]
+        ops += [with_parameters(up, precision, norms=latent.norm * latent.size).times(there)]
     shared = part.shared_experts * ceil_div(part.shared_intermediate_size, tp)
-    tokens = jnp.where(shared > 0, tokens, 0.0)
+    tokens = xp.where(shared > 0, tokens, 0.0)
     sizes = (part.in_projections, shared, hidden, tokens)
     ops += _mlp(f"{name}.shared", "shared_experts", *sizes, step, deployment, decode_on_chip)
     ops += [all_reduce(f"{name}.all_reduce", "ffn_all_reduce", elements=rows * hidden, ranks=tp, precision=precision)]
@@ -135,11 +121,36 @@ def moe_layer(name: str, part: MoE, hidden: Number, step: Step, deployment: Depl
     return ops
 
 
+def _router(
+    name: str,
+    part: MoE,
+    hidden: Number,
+    rows: Number,
+    linear: dict[str, Any],
+    step: Step,
+    deployment: Deployment,
+) -> list[Operator]:
+    """Scores of all experts and their softmax; with `Assumptions.sharded_router` an all-reduce of split products."""
+    assumptions, precision, tp = deployment.assumptions, deployment.precision, deployment.parallelism.tp
+    router_in = floor_div(hidden, tp) if assumptions.sharded_router else hidden
+    router = gemm(f"{name}.router", "ffn", n=part.experts + part.shared_gate, k=router_in, **linear)
+    ops = [with_parameters(router, precision, part.router_biases).counted_as("router")]
+    if assumptions.sharded_router:
+        # The published decode step reduces the hidden vector here, its other steps the router's logits.
+        elements = step.rows * (hidden if step.mode == "decode" else part.experts)
+        ops += [
+            all_reduce(f"{name}.router_all_reduce", "ffn_all_reduce", elements=elements, ranks=tp, precision=precision)
+        ]
+    if assumptions.vector_operators:
+        ops += [softmax(f"{name}.router_softmax", rows=rows, width=part.experts, precision=precision)]
+    return ops
+
+
 def expected_experts(experts: Number, top_k: Number, tokens: Number) -> Number:
     """Distinct experts that `tokens` tokens are expected to touch, routed uniformly: E·(1 − (1 − K/E)^tokens)."""
-    miss = jnp.minimum(top_k / experts, 1.0 - 1e-7)
-    touched = experts * -jnp.expm1(tokens * jnp.log1p(-miss))
-    return jnp.where(top_k >= experts, experts, touched)
+    miss = xp.minimum(top_k / experts, 1.0 - 1e-7)
+    touched = experts * -xp.expm1(tokens * xp.log1p(-miss))
+    return xp.where(top_k >= experts, experts, touched)
 
 
 def _expected_experts(
@@ -148,15 +159,17 @@ def _expected_experts(
     """Experts as a grouped GEMM over those that are expected to get a token, weights of all local experts stored."""
     precision, ep = deployment.precision, deployment.parallelism.ep
     touched = expected_experts(part.experts, part.top_k, step.rows)
-    local, rows = touched / ep, busiest * step.rows * part.top_k / jnp.where(touched > 0, touched, 1.0)
+    local, rows = touched / ep, busiest * step.rows * part.top_k / xp.where(touched > 0, touched, 1.0)
     stored = part.experts / ep * inner * hidden * precision.experts
     biases = part.experts / ep * part.biases * precision.experts
     grouped: dict[str, Any] = {"groups": local, "m": rows, "precision": precision, "layers": "experts"}
     up = inner * part.in_projections
+    into = grouped_gemm(f"{name}.up_gate_proj", "ffn", n=up, k=hidden, stored=stored * part.in_projections, **grouped)
+    out = grouped_gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, stored=stored + biases, **grouped)
     return [
-        grouped_gemm(f"{name}.up_gate_proj", "ffn", n=up, k=hidden, stored=stored * part.in_projections, **grouped),
+        into.counted_as("experts"),
         *_activation(name, local * rows * inner, part.in_projections, deployment),
-        grouped_gemm(f"{name}.down_proj", "ffn", n=hidden, k=inner, stored=stored + biases, **grouped),
+        out.counted_as("experts"),
     ]
 
 
@@ -166,16 +179,16 @@ def _whole_experts(
     """Experts as one wide GEMM of the published analyser; idle experts stand as GEMMs without tokens."""
     precision, ep = deployment.precision, deployment.parallelism.ep
     if step.mode == "decode":
-        active = jnp.maximum(ceil_div(part.top_k, ep), 1.0)
+        active = xp.maximum(ceil_div(part.top_k, ep), 1.0)
         local, rows = ceil_div(part.experts, ep), step.tokens
     elif deployment.assumptions.experts == "routed":
-        touched = jnp.minimum(part.top_k * step.tokens, part.experts)
-        active = jnp.maximum(ceil_div(touched, ep), 1.0)
-        local, rows = ceil_div(part.experts, ep), floor_div(step.tokens * part.top_k, jnp.maximum(touched, 1.0))
+        touched = xp.minimum(part.top_k * step.tokens, part.experts)
+        active = xp.maximum(ceil_div(touched, ep), 1.0)
+        local, rows = ceil_div(part.experts, ep), floor_div(step.tokens * part.top_k, xp.maximum(touched, 1.0))
     else:
         active = floor_div(part.experts, ep)
         local, rows = active, floor_div(step.tokens * part.top_k, part.experts)
-    idle = jnp.maximum(local - active, 0.0)
+    idle = xp.maximum(local - active, 0.0)
     linear: dict[str, Any] = {"batch": step.sequences, "precision": precision, "on_chip": on_chip}
     linear["layers"] = "experts"
     up = inner * part.in_projections

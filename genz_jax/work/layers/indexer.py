@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
-
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs import Indexer
-from genz_jax.work.layers.kernel import Sight, over_positions
-from genz_jax.work.layers.vector import holding
+from genz_jax.work.layers.kernel import Visibility, over_positions
+from genz_jax.work.layers.vector import with_parameters
 from genz_jax.work.operators.operator import Operator
 from genz_jax.work.operators.products import attention_scores, gemm
 from genz_jax.work.step import Deployment, Segment, Step
@@ -30,7 +29,7 @@ def indexer(
     key = gemm(f"{name}.index_k_proj", "attention_projections", n=columns, k=hidden, **linear)
     ops = [
         gemm(f"{name}.index_q_proj", "attention_projections", n=heads * size, k=query_in, **linear),
-        holding(key, precision, norms=2.0 * size),
+        with_parameters(key, precision, norms=2.0 * size),
     ]
 
     def score(segments: Sequence[Segment]) -> list[Operator]:
@@ -54,12 +53,12 @@ def indexer(
         return found
 
     ops += over_positions(score, step.segments, step, None)
-    share = part.layers / jnp.maximum(layers, 1.0)
+    share = part.layers / xp.maximum(layers, 1.0)
     return [op.times(share) for op in ops]
 
 
-def selected(part: Indexer, step: Step, deployment: Deployment) -> Sight:
-    """Sight of the tokens that an indexer selects.
+def selected(part: Indexer, step: Step, deployment: Deployment) -> Visibility:
+    """Attention to the tokens that an indexer selects.
 
     A query sees as many tokens as in a window of that length; together the queries of a prompt read them all, and the
     cache holds all. Of the newest block, which is always selected, a query sees half in the mean: top_k −
@@ -69,11 +68,11 @@ def selected(part: Indexer, step: Step, deployment: Deployment) -> Sight:
     every: Number = 0.0
     for segment in step.segments:
         every = every + segment.context + segment.newer
-    window = jnp.where(part.top_k > 0, part.top_k - (part.block_size - 1.0) / 2.0, every)
+    window = xp.where(part.top_k > 0, part.top_k - (part.block_size - 1.0) / 2.0, every)
 
     def reads(segment: Segment) -> tuple[Number, Number, Number]:
         whole, _ = segment.seen(None, assumptions)
         seen, pairs = segment.seen(window, assumptions)
         return whole + segment.reread(None) if segment.prefill else seen, pairs, whole
 
-    return Sight(window, reads)
+    return Visibility(window, reads)

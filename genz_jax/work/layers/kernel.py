@@ -1,15 +1,15 @@
-"""Attention kernels: from stretches of context to operators, one fused or two, averaged over decode positions."""
+"""Attention kernels: from segments of the context to operators, one fused or two, averaged over decode positions."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
-import jax.numpy as jnp
 
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.work.layers.context import pass_keys
-from genz_jax.work.operators.operator import Operator, Stretch
+from genz_jax.work.operators.operator import Operator, PositionRange
 from genz_jax.work.operators.products import attention_scores, attention_values
 from genz_jax.work.step import Deployment, Segment, Step
 
@@ -39,12 +39,12 @@ class Heads(eqx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sight:
-    """What queries see of a stretch of context.
+class Visibility:
+    """Which part of the context each query attends to: all of it, a window, or the indexer's top-k.
 
     Attributes:
         window: tokens that a query sees at most; None for all.
-        reads: tokens of a stretch that any query reads, (query, key) pairs of a sequence and head, and tokens that the
+        reads: tokens of a segment that any query reads, (query, key) pairs of a sequence and head, and tokens that the
             cache holds.
         newest: the window holds the newest tokens, so that the rest need not reach a rank.
     """
@@ -54,33 +54,38 @@ class Sight:
     newest: bool = False
 
 
-def windowed(window: Number | None, assumptions: Assumptions) -> Sight:
-    """Sight of the newest tokens, at most a window; the cache drops what no query can see any more."""
+def windowed(window: Number | None, assumptions: Assumptions) -> Visibility:
+    """Attention to the newest tokens, at most a window; the cache drops what no query can see any more."""
 
     def reads(segment: Segment) -> tuple[Number, Number, Number]:
         context, pairs = segment.seen(window, assumptions)
-        kept = context if window is None or not assumptions.causal else jnp.minimum(context, window)
+        kept = context if window is None or not assumptions.causal else xp.minimum(context, window)
         return context + segment.reread(window), pairs, kept
 
-    return Sight(window, reads, newest=True)
+    return Visibility(window, reads, newest=True)
 
 
 def attend(
-    prefix: str, heads: Heads, sight: Sight, step: Step, deployment: Deployment, segments: Sequence[Segment] = ()
+    prefix: str,
+    heads: Heads,
+    visibility: Visibility,
+    step: Step,
+    deployment: Deployment,
+    segments: Sequence[Segment] = (),
 ) -> list[Operator]:
     """Operators of attention to the context of a step.
 
     One kernel computes scores, softmax and values and keeps the scores on chip (FlashAttention, arXiv 2205.14135); all
-    stretches of context of a sequence are in it. Else (`Assumptions.fused_attention`) scores and values of each stretch
-    are operators of their own, as published.
+    segments of a sequence are in it. Else (`Assumptions.fused_attention`) scores and values of each segment are
+    operators of their own, as published.
 
     Args:
         prefix: what the operators' names begin with.
         heads: the heads.
-        sight: what queries see.
+        visibility: what each query attends to.
         step: the forward pass.
         deployment: spread, formats and physics.
-        segments: the stretches of context; by default all of the step.
+        segments: the parts of the context; by default all of the step.
     """
     ops = []
     segments = segments or step.segments
@@ -88,14 +93,14 @@ def attend(
         together = [segment for segment in segments if segment.kernel == kernel]
 
         def build(parts: Sequence[Segment], kernel: str = kernel) -> list[Operator]:
-            apart = [_scores_and_values(prefix, heads, sight, part, step, deployment) for part in parts]
+            apart = [_scores_and_values(prefix, heads, visibility, part, step, deployment) for part in parts]
             if not deployment.assumptions.fused_attention:
                 return [op for pair in apart for op in pair]
             return [_fused(f"{prefix}{kernel}attention", apart, step.resident(deployment.assumptions, parts))]
 
-        made = over_positions(build, together, step, sight.window)
+        made = over_positions(build, together, step, visibility.window)
         prompts = [segment for segment in together if segment.prompt]
-        hides, window = tuple(op.name for op in made), sight.window if sight.newest else None
+        hides, window = tuple(op.name for op in made), visibility.window if visibility.newest else None
         ops += made
         ops += pass_keys(
             f"{prefix}{kernel}pass_keys",
@@ -109,11 +114,11 @@ def attend(
 
 
 def _scores_and_values(
-    prefix: str, heads: Heads, sight: Sight, segment: Segment, step: Step, deployment: Deployment
+    prefix: str, heads: Heads, visibility: Visibility, segment: Segment, step: Step, deployment: Deployment
 ) -> tuple[Operator, Operator]:
-    """Scores and values of one stretch of context; the scores never leave the chip."""
+    """Scores and values of one segment; the scores never leave the chip."""
     precision, resident = deployment.precision, step.resident(deployment.assumptions, [segment])
-    context, pairs, kept = sight.reads(segment)
+    context, pairs, kept = visibility.reads(segment)
     cached = segment.batch * kept * segment.own_share * heads.cached * precision.kv_element(kept, heads.size)
     sizes = {
         "batch": segment.batch,
@@ -130,7 +135,7 @@ def _scores_and_values(
         f"{name}values", head_dim=heads.value_size, on_chip=resident or "i", cached=0.0 * cached, **sizes
     )
     if heads.shared_values:
-        values = eqx.tree_at(lambda op: op.weight, values, 0.0 * values.weight)
+        values = values.replace(weight=0.0 * values.weight)
     return scores, values
 
 
@@ -161,12 +166,12 @@ def _fused(name: str, apart: Sequence[tuple[Operator, Operator]], on_chip: str) 
 def over_positions(build: Build, segments: Sequence[Segment], step: Step, window: Number | None) -> list[Operator]:
     """Operators of attention, as the mean over all positions of a decode step.
 
-    Between the positions at which a window is full (of all tokens, or of generated ones alone) work grows evenly with
-    the position, so the first and the last position of each such stretch tell the sum over all of them.
+    Between the positions at which a window is full (of all tokens, or of generated ones alone) work is linear in the
+    position, so the first and the last position of each such range give the sum over all of them.
 
     Args:
         build: operators for segments at one position.
-        segments: the stretches of context.
+        segments: the parts of the context.
         step: the forward pass, with the positions that it stands for.
         window: tokens that a query sees at most; None for all.
     """
@@ -178,31 +183,29 @@ def over_positions(build: Build, segments: Sequence[Segment], step: Step, window
     if window is not None:
         prompt = next((segment.context for segment in segments if segment.grows == "newer"), 0.0)
         # The window holds all of the prompt, then less and less, then generated tokens alone.
-        full, none = jnp.floor(window - prompt), jnp.ceil(window)
+        full, none = xp.floor(window - prompt), xp.ceil(window)
         bounds = [(first, full), (full + 1.0, none - 1.0), (none, last)]
-    stretches = []
+    ranges = []
     for start, end in bounds:
-        start, end = jnp.maximum(start, first), jnp.minimum(end, last)
-        inside = jnp.maximum(end - start + 1.0, 0.0)
-        ends = [build([part.at(jnp.clip(g, first, last)) for part in segments]) for g in (start, end)]
-        stretches.append((inside, *ends))
+        start, end = xp.maximum(start, first), xp.minimum(end, last)
+        inside = xp.maximum(end - start + 1.0, 0.0)
+        ends = [build([part.at(xp.clip(g, first, last)) for part in segments]) for g in (start, end)]
+        ranges.append((inside, *ends))
     return [
-        _mean(tuple(Stretch(inside / count, inside, low[i], high[i]) for inside, low, high in stretches))
-        for i in range(len(stretches[0][1]))
+        _mean(tuple(PositionRange(inside / count, inside, low[i], high[i]) for inside, low, high in ranges))
+        for i in range(len(ranges[0][1]))
     ]
 
 
 _GROWING = ("flops", "input", "weight", "output", "cached")
 
 
-def _mean(parts: tuple[Stretch, ...]) -> Operator:
+def _mean(parts: tuple[PositionRange, ...]) -> Operator:
     """The operator whose work is the mean over all positions."""
-    means = []
+    means: dict[str, Number] = {}
     for field in _GROWING:
         total: Number = 0.0
         for part in parts:
             total = total + part.share * (getattr(part.first, field) + getattr(part.last, field)) / 2.0
-        means.append(total)
-    return eqx.tree_at(
-        lambda op: (*(getattr(op, field) for field in _GROWING), op.stretches), parts[-1].last, (*means, parts)
-    )
+        means[field] = total
+    return parts[-1].last.replace(**means, position_ranges=parts)

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import equinox as eqx
-import jax.numpy as jnp
-
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs import SSD, SSM, DeltaNet, LinearAttention, ShortConvolution
 from genz_jax.work.layers.context import pass_states
-from genz_jax.work.layers.vector import holding, pre_norm
+from genz_jax.work.layers.registry import layer
+from genz_jax.work.layers.vector import pre_norm, with_parameters
 from genz_jax.work.operators.collectives import all_reduce
 from genz_jax.work.operators.elementwise import selective_scan
 from genz_jax.work.operators.operator import Operator
@@ -16,6 +15,7 @@ from genz_jax.work.operators.products import conv1d, einsum, gemm
 from genz_jax.work.step import Deployment, Step, shard
 
 
+@layer(SSM, parameters="ssm", sharded=("d_inner",), role="mixer", preference=2)
 def ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
     """Operators of one Mamba-1 layer (arXiv 2312.00752) on one device.
 
@@ -31,7 +31,7 @@ def ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deployment: Depl
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * channels, k=hidden, **linear),
-        holding(_convolution(name, channels, part.d_conv, step, deployment), precision, held, part.inner_norms),
+        with_parameters(_convolution(name, channels, part.d_conv, step, deployment), precision, held, part.inner_norms),
         gemm(f"{name}.x_proj", "ssm_projections", n=small, k=channels, **linear),
         all_reduce(
             f"{name}.x_all_reduce", "ssm_collectives", elements=step.rows * small, ranks=ranks, precision=precision
@@ -46,6 +46,7 @@ def ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deployment: Depl
     ]
 
 
+@layer(SSD, parameters="ssm", sharded=("heads",), role="mixer", preference=3)
 def ssd_layer(name: str, part: SSD, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
     """Operators of one Mamba-2 layer (arXiv 2405.21060) on one device.
 
@@ -60,7 +61,7 @@ def ssd_layer(name: str, part: SSD, hidden: Number, step: Step, deployment: Depl
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * channels + shared + heads, k=hidden, **linear),
-        holding(convolution, precision, held, part.inner_norms),
+        with_parameters(convolution, precision, held, part.inner_norms),
         _scan(name, channels, part.d_state, 2.0 * channels + shared + heads, step, deployment),
         *pass_states(name, step, precision.state * channels * part.d_state, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
@@ -70,6 +71,7 @@ def ssd_layer(name: str, part: SSD, hidden: Number, step: Step, deployment: Depl
     ]
 
 
+@layer(DeltaNet, parameters="ssm", sharded=("value_heads",), role="mixer", preference=5)
 def delta_net_layer(name: str, part: DeltaNet, hidden: Number, step: Step, deployment: Deployment) -> list[Operator]:
     """Operators of one gated delta net layer (arXiv 2412.06464) on one device.
 
@@ -86,13 +88,13 @@ def delta_net_layer(name: str, part: DeltaNet, hidden: Number, step: Step, deplo
     raised: list[Operator] = []
     if part.decay_rank is not None:
         low = part.decay_rank > 0
-        decay_in, decays = jnp.where(low, part.decay_rank, heads), jnp.where(low, keys, heads)
-        columns = jnp.where(low, keys, 0.0)
+        decay_in, decays = xp.where(low, part.decay_rank, heads), xp.where(low, keys, heads)
+        columns = xp.where(low, keys, 0.0)
         raised += [gemm(f"{name}.decay_up_proj", "ssm_projections", n=columns, k=part.decay_rank, **linear)]
     if part.gate_rank is not None:
         low = part.gate_rank > 0
-        gate_in = jnp.where(low, part.gate_rank, values)
-        columns = jnp.where(low, values, 0.0)
+        gate_in = xp.where(low, part.gate_rank, values)
+        columns = xp.where(low, values, 0.0)
         raised += [gemm(f"{name}.gate_up_proj", "ssm_projections", n=columns, k=part.gate_rank, **linear)]
     projected = 2.0 * keys + values + heads + decay_in + gate_in
     convolution = _convolution(name, 2.0 * keys + values, part.d_conv, step, deployment)
@@ -101,7 +103,7 @@ def delta_net_layer(name: str, part: DeltaNet, hidden: Number, step: Step, deplo
         *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.in_proj", "ssm_projections", n=projected, k=hidden, **linear),
         *raised,
-        holding(convolution, precision, heads + decays, part.value_head_dim),
+        with_parameters(convolution, precision, heads + decays, part.value_head_dim),
         _scan(name, values, part.key_head_dim, operands, step, deployment, 8.0),
         *pass_states(name, step, precision.state * values * part.key_head_dim, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=values, **linear),
@@ -111,6 +113,7 @@ def delta_net_layer(name: str, part: DeltaNet, hidden: Number, step: Step, deplo
     ]
 
 
+@layer(LinearAttention, parameters="ssm", sharded=("heads",), role="mixer", preference=4)
 def linear_attention_layer(
     name: str, part: LinearAttention, hidden: Number, step: Step, deployment: Deployment
 ) -> list[Operator]:
@@ -125,7 +128,7 @@ def linear_attention_layer(
     into = gemm(f"{name}.in_proj", "ssm_projections", n=4.0 * channels, k=hidden, **linear)
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
-        holding(into, precision, norms=part.inner_norms),
+        with_parameters(into, precision, norms=part.inner_norms),
         _scan(name, channels, part.head_dim, 4.0 * channels, step, deployment, 5.0),
         *pass_states(name, step, precision.state * channels * part.head_dim, deployment),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
@@ -135,6 +138,7 @@ def linear_attention_layer(
     ]
 
 
+@layer(ShortConvolution, parameters="ssm", sharded=("channels",), role="mixer", preference=1)
 def short_convolution_layer(
     name: str, part: ShortConvolution, hidden: Number, step: Step, deployment: Deployment
 ) -> list[Operator]:
@@ -149,7 +153,7 @@ def short_convolution_layer(
     return [
         *pre_norm(name, step, hidden, deployment, part.norms),
         gemm(f"{name}.in_proj", "ssm_projections", n=3.0 * channels, k=hidden, **linear),
-        holding(convolution, precision, part.biases),
+        with_parameters(convolution, precision, part.biases),
         gemm(f"{name}.out_proj", "ssm_projections", n=hidden, k=channels, **linear),
         all_reduce(
             f"{name}.all_reduce", "ssm_collectives", elements=step.rows * hidden, ranks=ranks, precision=precision
@@ -176,7 +180,7 @@ def _convolution(name: str, channels: Number, width: Number, step: Step, deploym
         precision=precision,
         layers="attention",
     )
-    return eqx.tree_at(lambda o: o.cached, op, step.states * channels * (width - 1.0) * precision.activations)
+    return op.replace(cached=step.states * channels * (width - 1.0) * precision.activations)
 
 
 def _scan(
@@ -205,7 +209,7 @@ def _published_ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deplo
     """The published form: projections split over T, the scan as seven einsums of the unsplit state."""
     precision, ranks = deployment.precision, deployment.ranks
     linear = _linear(step, deployment)
-    width = jnp.round(hidden / ranks)
+    width = xp.round(hidden / ranks)
     channels = width * (part.d_inner / hidden)
     conv = conv1d(
         f"{name}.conv",
@@ -227,13 +231,13 @@ def _published_ssm_layer(name: str, part: SSM, hidden: Number, step: Step, deplo
     return [
         gemm(f"{name}.in_proj", "ssm_projections", n=2.0 * channels, k=width, **linear),
         # The published KV figure counts the convolution's weights and one token's share of the state.
-        eqx.tree_at(lambda op: (op.stored, op.cached), conv, (0.0 * conv.weight, conv.weight)),
+        conv.replace(stored=0.0 * conv.weight, cached=conv.weight),
         gemm(f"{name}.x_proj", "ssm_projections", n=part.dt_rank + 2.0 * part.d_state, k=channels, **linear),
         gemm(f"{name}.dt_proj", "ssm_projections", n=channels, k=part.dt_rank, **linear),
         contract("delta_a", "bdl,ds->bdls", "wo"),
         contract("delta_b", "bdl,bls->bdls", "o"),
         contract("delta_b_u", "bdls,bdl->bdls"),
-        eqx.tree_at(lambda op: op.cached, state, state.weight / step.tokens),
+        state.replace(cached=state.weight / step.tokens),
         contract("y_calc", "lbds,lbs->lbd", "iwo"),
         contract("d_addition", "bld,bld->bld", "iwo"),
         contract("z_gate", "bld,bld->bld", "iwo"),

@@ -1,7 +1,5 @@
 """Vector work that layers of every kind share."""
 
-import equinox as eqx
-
 from genz_jax.base.fields import Number
 from genz_jax.specs import Precision
 from genz_jax.work.operators.elementwise import norm
@@ -23,11 +21,11 @@ def pre_norm(name: str, step: Step, width: Number, deployment: Deployment, norms
         return []
     precision = deployment.precision
     stored = norms * width * precision.weights
-    return [norm(f"{name}.norm", rows=step.rows, width=width, precision=precision, stored=stored)]
+    return [norm(f"{name}.norm", rows=step.rows, width=width, precision=precision, stored=stored).counted_as("norms")]
 
 
-def holding(op: Operator, precision: Precision, own: Number = 0.0, norms: Number = 0.0) -> Operator:
-    """The operator with that many parameters more in memory, which each rank has whole.
+def with_parameters(op: Operator, precision: Precision, own: Number = 0.0, norms: Number | None = None) -> Operator:
+    """Add replicated parameters to what an operator stores.
 
     Args:
         op: the operator, a linear layer or a convolution.
@@ -35,5 +33,8 @@ def holding(op: Operator, precision: Precision, own: Number = 0.0, norms: Number
         own: biases and the like, in the format of the operator's weights.
         norms: small norms inside the layer, in that of all norms.
     """
-    more = own * precision.weight_bytes(op.operand) + norms * precision.weights
-    return eqx.tree_at(lambda o: o.stored, op, op.stored + more)
+    more = own * precision.weight_bytes(op.operand)
+    if norms is None:
+        return op.replace(stored=op.stored + more)
+    inner = norms * precision.weights
+    return op.replace(stored=op.stored + (more + inner), stored_as=op.stored_as | {"norms": inner})

@@ -1,7 +1,6 @@
 """Collectives: messages between the ranks that share a layer."""
 
-import jax.numpy as jnp
-
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs import Precision
 from genz_jax.work.operators.operator import Kind, Operator
@@ -23,7 +22,7 @@ def _collective(
         name,
         kind,
         component,
-        message=jnp.where(ranks > 1, elements * size, 0.0),
+        message=xp.where(ranks > 1, elements * size, 0.0),
         ranks=ranks,
         stride=stride,
         hides=hides,

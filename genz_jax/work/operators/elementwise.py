@@ -1,7 +1,5 @@
 """Operators of the vector units, which wait for memory: element by element, norms, activations, scans."""
 
-import equinox as eqx
-
 from genz_jax.base.fields import Number
 from genz_jax.specs import Precision
 from genz_jax.work.operators.operator import Operator
@@ -40,7 +38,7 @@ def norm(name: str, *, rows: Number, width: Number, precision: Precision, stored
     add, square, accumulate, scale, gain.
     """
     op = elementwise(name, elements=rows * width, reads=2.0, writes=2.0, flops_per_element=5.0, precision=precision)
-    return eqx.tree_at(lambda o: o.stored, op, stored)
+    return op.replace(stored=stored)
 
 
 def activation(name: str, *, elements: Number, inputs: Number, precision: Precision) -> Operator:
@@ -49,9 +47,7 @@ def activation(name: str, *, elements: Number, inputs: Number, precision: Precis
     FLOPs: 4 per element for the function (exponential, addition, division and product of a SiLU), 1 for the gate.
     """
     op = elementwise(name, elements=elements, reads=1.0, writes=1.0, flops_per_element=4.0, precision=precision)
-    return eqx.tree_at(
-        lambda o: (o.input, o.flops), op, (inputs * elements * precision.activations, (3.0 + inputs) * elements)
-    )
+    return op.replace(input=inputs * elements * precision.activations, flops=(3.0 + inputs) * elements)
 
 
 def softmax(name: str, *, rows: Number, width: Number, precision: Precision) -> Operator:

@@ -5,9 +5,11 @@ Conventions: a multiply-accumulate is 2 FLOPs. Sizes are floats or arrays that b
 by their initials ("io" is input and output). The keys and values of attention are the `weight` of their operators.
 """
 
-from typing import Literal
+import dataclasses
+from typing import Any, Literal
 
 import equinox as eqx
+import jax
 
 from genz_jax.base.fields import Number
 from genz_jax.specs import Layers
@@ -51,7 +53,12 @@ COMPONENTS = {
 """Parts of a stage's latency, by the name that an operator's `component` has."""
 
 
-class Operator(eqx.Module):
+_STATIC = {"static": True}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)  # a hundredth of the time that a module takes to make
+class Operator:
     """One operator on one device, and how often it runs.
 
     Attributes:
@@ -70,17 +77,19 @@ class Operator(eqx.Module):
         stride: devices between neighbouring ranks, 1 for the innermost parallelism.
         hides: names of operators before it that a ring runs beside; (n − 1)/n of their time hides it.
         stored: bytes of parameters that it keeps in memory.
+        stored_as: those of these bytes that are no parameters of the layer's usual field of `ParameterCount`, by the
+            name of their field ("norms", "router").
         cached: bytes of KV cache or state that it keeps in memory.
         sizes: its dimensions by name.
-        stretches: where the operator stands for the mean of many decode positions, the parts of these between whose
-            ends its work grows evenly.
+        position_ranges: for the mean over many decode positions, the ranges of them within which the work is linear in
+            the position.
     """
 
-    name: str = eqx.field(static=True)
-    kind: Kind = eqx.field(static=True)
-    component: str = eqx.field(static=True)
-    on_chip: str = eqx.field(static=True, default="")
-    operand: Operand = eqx.field(static=True, default="weights")
+    name: str = dataclasses.field(metadata=_STATIC)
+    kind: Kind = dataclasses.field(metadata=_STATIC)
+    component: str = dataclasses.field(metadata=_STATIC)
+    on_chip: str = dataclasses.field(metadata=_STATIC, default="")
+    operand: Operand = dataclasses.field(metadata=_STATIC, default="weights")
     repeats: Number = 1.0
     flops: Number = 0.0
     input: Number = 0.0
@@ -89,19 +98,35 @@ class Operator(eqx.Module):
     message: Number = 0.0
     ranks: Number = 1.0
     stride: Number = 1.0
-    hides: tuple[str, ...] = eqx.field(static=True, default=())
+    hides: tuple[str, ...] = dataclasses.field(metadata=_STATIC, default=())
     stored: Number = 0.0
+    stored_as: dict[str, Number] = dataclasses.field(default_factory=dict)
     cached: Number = 0.0
-    sizes: dict[str, Number] = eqx.field(default_factory=dict)
-    stretches: "tuple[Stretch, ...]" = ()
+    sizes: dict[str, Number] = dataclasses.field(default_factory=dict)
+    position_ranges: "tuple[PositionRange, ...]" = ()
 
     def times(self, repeats: Number) -> "Operator":
         """This operator, run `repeats` times as often."""
-        return eqx.tree_at(lambda op: op.repeats, self, self.repeats * repeats)
+        return self.replace(repeats=self.repeats * repeats)
+
+    def replace(self, **changes: Any) -> "Operator":
+        """This operator with other values of some fields."""
+        return dataclasses.replace(self, **changes)
+
+    def counted_as(self, field: str) -> "Operator":
+        """This operator, all of whose parameters count for one field of `ParameterCount`."""
+        return self.replace(stored_as={field: self.stored})
 
 
-class Stretch(eqx.Module):
-    """A share of the positions of a decode, and the operator at the first and the last of these."""
+class PositionRange(eqx.Module):
+    """A range of decode positions within which an operator's work is linear, by its first and its last position.
+
+    Attributes:
+        share: the range's share of all positions.
+        count: number of its positions.
+        first: the operator at the first position.
+        last: the operator at the last position.
+    """
 
     share: Number
     count: Number

@@ -2,37 +2,19 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
-from genz_jax.specs.model import CompressedAttention, Indexer, Model, Projection
-
-MIXERS = (
-    "latent_attention",
-    "compressed_attention",
-    "sparse_attention",
-    "attention",
-    "local_attention",
-    "delta_net",
-    "linear_attention",
-    "ssd",
-    "ssm",
-    "short_convolution",
-)
-"""Parts that mix tokens; a module has the first of them that the model has."""
-
-FEED_FORWARD = ("moe", "ffn")
-"""Feed-forward parts; a module has the first of them that the model has."""
+from genz_jax.specs.model import FFN, CompressedAttention, Indexer, LocalAttention, Model, Projection
+from genz_jax.work.layers.registry import layers_of
 
 
 def prediction_module(model: Model) -> Model:
     """One module for multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2).
 
     It projects the embedding of a token, joined with the hidden vector before it (2D × D, three norms), runs one block
-    of the model's kind (MLA, else sparse, full or local attention, with experts where the model has them) and the
-    model's head. Embedding and head are the model's own, so its `embedding` parameters are not stored again.
+    of the model's kind (the preferred mixer and feed-forward layer that the model has: MLA, else sparse, full or local
+    attention, with experts where there are any) and the model's head. Embedding and head are the model's own, so its
+    `embedding` parameters are not stored again.
 
     Args:
         model: the model; its numbers may be arrays, where each place takes the first part that it has.
@@ -40,17 +22,18 @@ def prediction_module(model: Model) -> Model:
     hidden = model.hidden_size
     one: Number = 1.0 + 0.0 * hidden
     parts: dict[str, Any] = {}
-    kinds = ((MIXERS, "local_attention", model.mtp_local), (FEED_FORWARD, "ffn", model.mtp_dense))
-    for names, special, asked in kinds:
+    every = sorted(layers_of(model), key=lambda found: found[2].preference, reverse=True)
+    for role, special, asked in (("mixer", LocalAttention, model.mtp_local), ("feed-forward", FFN, model.mtp_dense)):
+        there_are = [(name, part, 1.0) for name, part, layer in every if layer.role == role]
+        first = [(name, part, asked) for name, part, _ in there_are if type(part) is special]
         free = one
         layers: dict[str, Number] = {}
-        for name, wanted in ((special, asked), *((name, 1.0) for name in names)):
-            if (part := getattr(model, name)) is not None:
-                taken = free * there(part.layers) * wanted
-                layers[name] = layers.get(name, 0.0) + taken
-                free = free - taken
+        for name, part, wanted in (*first, *there_are):
+            taken = free * there(part.layers) * wanted
+            layers[name] = layers.get(name, 0.0) + taken
+            free = free - taken
         parts |= {name: _single(getattr(model, name), count) for name, count in layers.items()}
-    return Model(
+    return type(model)(
         hidden,
         one,
         model.vocab_size,
@@ -75,6 +58,4 @@ def _single(part: Any, layers: Number) -> Any:
 
 def there(value: Number) -> Number:
     """1 where a count is above 0, else 0."""
-    if isinstance(value, jax.Array):
-        return jnp.where(value > 0, jnp.ones_like(value), 0.0 * value)
-    return np.where(value > 0, 1.0, 0.0)
+    return xp.where(value > 0, xp.ones_like(value), 0.0 * value)
