@@ -9,7 +9,7 @@ import genz_jax as gz
 from genz_jax import catalog
 from genz_jax.base import units
 from genz_jax.machine.roofline import compute_rate
-from genz_jax.work.prediction_module import MIXERS
+from genz_jax.work.layers.registry import layers_of
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "genz" / "models.json").read_text(encoding="utf-8"))
 KINDS: dict[str, tuple[Callable, Callable]] = {
@@ -154,7 +154,7 @@ def test_layers_add_up(name):
     model = gz.model(name)
     blocks = float(model.layers)
     layers = {part: float(getattr(model, part).layers) for part in catalog._PARTS if getattr(model, part) is not None}
-    mixers = sum(n for part, n in layers.items() if part in MIXERS)
+    mixers = sum(float(part.layers) for _, part, layer in layers_of(model) if layer.role == "mixer")
     feeds = sum(n for part, n in layers.items() if part in ("ffn", "moe"))
     assert all(n >= 1 for n in layers.values())
     assert mixers >= 1

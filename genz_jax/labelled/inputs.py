@@ -16,6 +16,7 @@ from genz_jax.labelled import context_limit
 from genz_jax.serving.evaluate import Case
 from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.specs.stack import stack
+from genz_jax.work.sharding import generates_nothing, why_nothing_is_generated
 
 ModelLike = str | Model | Sequence[str | Model] | Mapping[str, str | Model] | np.ndarray
 PlatformLike = str | Platform | Sequence[str | Platform] | Mapping[str, str | Platform] | np.ndarray
@@ -166,18 +167,9 @@ def refuse_to_generate(model: Model, name: str) -> None:
     Raises:
         ValueError: it has no language model head, or sees both ways.
     """
-    head, both_ways = (_values(x) for x in (model.lm_head, model.bidirectional))
-    if head is not None and np.all(head <= 0):
-        why = "has no language model head (lm_head = 0)"
-    elif both_ways is not None and np.all(both_ways > 0):
-        why = "sees both ways (bidirectional = 1)"
-    elif head is None or both_ways is None or not np.all((head <= 0) | (both_ways > 0)):
-        return
-    else:
-        why = "are embedding models and encoders"
-    name = " ".join(name.split()) or "the model"
-    name = name if len(name) <= 120 else f"{name[:119]}…"
-    raise ValueError(f"model = {name!r}: {why} and generates nothing; use stage='encode'")
+    model = model.replace(lm_head=_values(model.lm_head), bidirectional=_values(model.bidirectional))
+    if np.all(generates_nothing(model)):
+        raise ValueError(why_nothing_is_generated(model, name))
 
 
 def _values(number: Any) -> np.ndarray | None:

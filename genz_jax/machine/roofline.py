@@ -109,10 +109,10 @@ def operator_time(
     if op.kind == "vector":
         return OperatorTime(0.0, memory, 0.0, memory)
     longest = slowest(compute, memory, assumptions.smooth)
-    if work.stretches:
+    if work.ranges:
         # Exact for the maximum; a smooth maximum adds its excess at the mean position.
         mean: Number = 0.0
-        for part in work.stretches:
+        for part in work.ranges:
             first, last = (_busy(end, op, speeds, assumptions) for end in (part.first, part.last))
             mean = mean + part.share * mean_of_slowest(first, last, part.count)
         longest = mean if assumptions.smooth == 0 else mean + (longest - jnp.maximum(compute, memory))

@@ -60,25 +60,7 @@ STAGE_FIGURES = (
     "offloads",
     "reason",
 )
-ERRORS = {
-    Reason.feasible: "",
-    Reason.does_not_fit: "does_not_fit",
-    **dict.fromkeys(
-        (
-            Reason.heads_not_divisible,
-            Reason.experts_not_divisible,
-            Reason.no_experts_for_ep,
-            Reason.pp_beyond_layers,
-            Reason.network_too_small,
-            Reason.kv_heads_not_divisible,
-            Reason.top_k_beyond_experts,
-            Reason.cached_beyond_prompt,
-            Reason.dp_beyond_batch,
-            Reason.cp_beyond_tokens,
-        ),
-        "invalid",
-    ),
-}
+ERRORS = dict.fromkeys(Reason, "invalid") | {Reason.feasible: "", Reason.does_not_fit: "does_not_fit"}
 
 
 @dataclasses.dataclass(frozen=True)

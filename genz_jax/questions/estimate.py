@@ -7,15 +7,14 @@ import numpy as np
 from jax.core import Tracer
 
 from genz_jax.labelled import labels
-from genz_jax.labelled.inputs import read_case, refuse_to_generate
+from genz_jax.labelled.inputs import read_case
 from genz_jax.questions.sweep import ask
 from genz_jax.serving.evaluate import DETAILED, Case, compiled, evaluate, slim
-from genz_jax.serving.stage import as_arrays
 from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Result
 from genz_jax.specs.reasons import REASONS, Reason
-from genz_jax.work.sharding import mapping_reason
+from genz_jax.work.sharding import RULES
 from genz_jax.work.step import Deployment
 
 
@@ -74,74 +73,29 @@ def estimate(
     return result
 
 
-_HEADS = ("heads", "kv_heads")
-
-
 def refuse(case: Case, names: dict[str, str], reason: Reason, assumptions: Assumptions) -> None:
     """Raise ValueError where the parallelism asked for cannot be; what merely does not fit is a result."""
     if reason in (Reason.feasible, Reason.does_not_fit) or assumptions.infeasible == "finite":
         return
-    spread, model = case.parallelism, case.model
-    if case.speculation is not None:
-        for at, named in ((case.model, names["model"]), (case.speculation.draft, names["draft"])):
-            if at is None:
-                continue
-            deployment = Deployment(*as_arrays((spread, case.precision)), assumptions)
-            if Reason(int(mapping_reason(as_arrays(at), deployment, case.workload))) is reason:
-                model, names = at, names | {"model": named}
-                break
-    tp, ep, pp, dp = (float(np.max(x)) for x in (spread.tp, spread.ep, spread.pp, spread.dp))
-    cp = 1.0 if spread.cp is None else float(np.max(spread.cp))
-    name = names["model"] or "the model"
-    if reason is Reason.no_head:
-        refuse_to_generate(model, name)
-    if reason is Reason.kv_heads_not_divisible:
-        there = {kind: getattr(model, kind) for kind in ("attention", "local_attention", "sparse_attention")}
-        sizes = [
-            f"{kind}.kv_heads = {float(part.kv_heads):g}: must divide heads = {float(part.heads):g}"
-            for kind, part in there.items()
-            if part is not None
-        ]
-        message = f"Model.{'; '.join(sizes)} of {name}"
-    elif reason is Reason.top_k_beyond_experts and model.moe is not None:
-        experts = float(model.moe.experts)
-        message = f"Model.moe.top_k = {float(model.moe.top_k):g}: at most the {experts:g} experts of {name}"
-    elif reason is Reason.heads_not_divisible:
-        parts = [
-            *((kind, size) for kind in ("attention", "local_attention", "sparse_attention") for size in _HEADS),
-            *((kind, "heads") for kind in ("latent_attention", "compressed_attention", "ssd", "linear_attention")),
-            ("ssm", "d_inner"),
-            ("delta_net", "value_heads"),
-            ("short_convolution", "channels"),
-        ]
-        sizes = [
-            f"{part}.{size} = {float(getattr(getattr(model, part), size)):g}"
-            for part, size in parts
-            if getattr(model, part)
-        ]
-        message = f"Parallelism.tp·ep = {tp * ep:g}: must divide {', '.join(sizes)} of {name}; choose a divisor"
-    elif reason is Reason.experts_not_divisible and model.moe is not None:
-        message = f"Parallelism.ep = {ep:g}: must divide the {float(model.moe.experts):g} experts of {name}"
-    elif reason is Reason.no_experts_for_ep:
-        message = f"Parallelism.ep = {ep:g}: {name} has no experts to spread; use ep=1, and tp or pp instead"
-    elif reason is Reason.pp_beyond_layers:
-        message = f"Parallelism.pp = {pp:g}: at most the {float(model.layers):g} layers of {name}"
-    elif reason is Reason.dp_beyond_batch:
-        message = (
-            f"Parallelism.dp = {dp:g}: at most the batch of {float(case.workload.batch):g}; each replica needs one"
-        )
-    elif reason is Reason.cp_beyond_tokens:
-        message = f"Parallelism.cp = {cp:g}: at most the {float(case.workload.input_tokens):g} prompt tokens"
-    elif reason is Reason.cached_beyond_prompt:
-        cached, prompt = (float(np.max(getattr(case.workload, name))) for name in ("cached_tokens", "input_tokens"))
-        message = f"Workload.cached_tokens = {cached:g}: at most {prompt - 1:g} of the {prompt:g} prompt tokens"
-    elif reason is Reason.chunks_do_not_agree:
-        message = "Workload.prefill_chunks and decode_chunks do not agree"
+    if reason is Reason.network_too_small:
+        message = _beyond_the_network(case, names["platform"] or "the platform")
     else:
-        joined = max(float(level.size) for level in case.platform.network)
-        sizes = "tp·ep·pp" if cp == 1 else "tp·ep·cp·pp"
-        message = (
-            f"Parallelism: {sizes} = {tp * ep * cp * pp:g} devices, but the network of "
-            f"{names['platform'] or 'the platform'} joins {joined:g}; use fewer, or replace(network=…)"
-        )
+        rule, deployment = RULES[reason], Deployment(case.parallelism, case.precision, assumptions)
+        model, name = case.model, names["model"]
+        draft = None if case.speculation is None else case.speculation.draft
+        if draft is not None and not np.any(rule.broken(model, deployment, case.workload)):
+            model, name = draft, names["draft"]
+        message = rule.message(model, deployment, case.workload, name or "the model")
     raise ValueError(f"{message} ({REASONS[reason]})")
+
+
+def _beyond_the_network(case: Case, name: str) -> str:
+    spread = case.parallelism
+    sizes = {"tp": spread.tp, "ep": spread.ep, "cp": 1.0 if spread.cp is None else spread.cp, "pp": spread.pp}
+    shown = "·".join(axis for axis, size in sizes.items() if axis != "cp" or np.max(size) > 1)
+    devices = float(np.prod([np.max(size) for size in sizes.values()]))
+    joined = max(float(level.size) for level in case.platform.network)
+    return (
+        f"Parallelism: {shown} = {devices:g} devices, but the network of {name} joins {joined:g}; "
+        "use fewer, or replace(network=…)"
+    )

@@ -49,5 +49,7 @@ def first_reason(*rules: tuple[Number, Reason]) -> Int8[Array, "..."]:
     """Code of the first rule that is broken, 0 if none."""
     code = jnp.int8(Reason.feasible)
     for broken, reason in reversed(rules):
+        if broken is False:
+            continue
         code = jnp.where(broken, jnp.int8(reason), code)
     return code

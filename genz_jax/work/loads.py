@@ -36,7 +36,7 @@ class Load(eqx.Module):
     flops: Number
     bytes: Number
     onchip_bytes: Number
-    stretches: tuple[LoadRange, ...] = ()
+    ranges: tuple[LoadRange, ...] = ()
 
 
 def load(op: Operator, assumptions: Assumptions) -> Load:
@@ -61,15 +61,15 @@ def load(op: Operator, assumptions: Assumptions) -> Load:
 
 
 def _mean_load(op: Operator, assumptions: Assumptions) -> Load:
-    """Work of an operator that stands for many positions: the mean of what its stretches ask for at their ends."""
+    """Work of an operator that stands for many positions: the mean of what its ranges ask for at their ends."""
     flops: Number = 0.0
     offchip: Number = 0.0
     onchip: Number = 0.0
-    stretches = []
+    ranges = []
     for part in op.position_ranges:
         first, last = (load(end.times(op.repeats), assumptions) for end in (part.first, part.last))
         flops = flops + part.share * (first.flops + last.flops) / 2.0
         offchip = offchip + part.share * (first.bytes + last.bytes) / 2.0
         onchip = onchip + part.share * (first.onchip_bytes + last.onchip_bytes) / 2.0
-        stretches.append(LoadRange(part.share, PositionCount.of(part.count), first, last))
-    return Load(flops, offchip, onchip, tuple(stretches))
+        ranges.append(LoadRange(part.share, PositionCount.of(part.count), first, last))
+    return Load(flops, offchip, onchip, tuple(ranges))
