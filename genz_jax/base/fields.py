@@ -1,22 +1,37 @@
-"""Base of specs: numeric fields with units and rules, conversion of what people write, and replacement by path."""
+"""Base of specs: numeric fields with units and rules, conversion of what people write, and access by path."""
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
 
-from genz_jax.base import quantities, sense, units
+from genz_jax.base import field_help, quantities, sense, units
 from genz_jax.base.axes import Axis, from_labelled, is_labelled
+from genz_jax.base.html import html_table
 
 SpecT = TypeVar("SpecT", bound="Spec")
+TreeT = TypeVar("TreeT", bound=eqx.Module)
 
 Number = Any
 """A number of a spec: an array leaf; an `Axis` where the spec is swept."""
+
+Role = Literal[
+    "rate", "relative rate", "efficiency", "capacity", "latency", "reserve", "power", "count", "choice", "other"
+]
+"""What a number does: work per second, that of a format relative to another, the achieved share of a rate (at most 1),
+memory that there is, a time that nothing overlaps, memory that is kept back, power or a share of it, how many of
+something, one of several choices, or none of these."""
+
+LESS_IS_BETTER: tuple[Role, ...] = ("latency", "reserve", "power", "count")
+"""Roles of the numbers of which less makes a result better, or no worse; of the other measures of a machine more."""
+
+Resource = Literal["compute", "memory", "network"]
+"""What a number of a machine belongs to: the matrix units, the memories, or the links."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +70,8 @@ def number(
     keyword: bool = False,
     absent: float | None = None,
     limits: sense.Sense | None = None,
+    role: Role | None = None,
+    resource: Resource | None = None,
 ) -> Any:
     """Declare a numeric field of a spec.
 
@@ -66,11 +83,14 @@ def number(
         keyword: it is given by keyword only.
         absent: the value that means the same as absence, if the number may be absent, for `stack`.
         limits: sizes that make sense, by default those of the unit.
+        role: what the number does; by default "count" of a whole number, else "other".
+        resource: what of a machine it belongs to, if anything.
     """
     if limits is None:
         limits = sense.COUNT if rule.whole else sense.ANY if np.isfinite(rule.high) else sense.of(unit)
     rule = dataclasses.replace(rule, limits=limits)
-    metadata = {"units": unit, "long_name": long_name, "rule": rule, "absent": absent}
+    metadata = {"units": unit, "long_name": long_name, "rule": rule, "absent": absent, "resource": resource}
+    metadata["role"] = role or ("count" if rule.whole else "other")
     metadata["optional"] = default is None or absent is not None
     return eqx.field(default=default, metadata=metadata, kw_only=keyword)
 
@@ -86,7 +106,7 @@ def choice(long_name: str, choices: tuple[str, ...], default: str, keyword: bool
     """
     text = "must be " + " or ".join(f"{name!r} ({code})" for code, name in enumerate(choices))
     rule = Rule(text, low_included=True, high=len(choices) - 1.0, whole=True, choices=choices)
-    return number(units.ONE, long_name, default, rule, keyword=keyword)
+    return number(units.ONE, long_name, default, rule, keyword=keyword, role="choice")
 
 
 def convert(where: str, value: Any, unit: str, rule: Rule) -> Any:
@@ -178,6 +198,13 @@ class Record(eqx.Module):
 class Spec(Record):
     """Base of all specs: converts and checks the numeric fields, replaces fields by name or dotted path."""
 
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Short names of numbers: the dotted path by alias."""
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        cls.__doc__ = field_help.with_fields(cls)
+
     def __check_init__(self):
         for field in dataclasses.fields(self):
             if "units" not in field.metadata:
@@ -210,9 +237,9 @@ class Spec(Record):
         nested: dict[str, dict[str, Any]] = {}
         names = {field.name for field in dataclasses.fields(self)}
         for path, value in changes.items():
-            head, _, rest = self._alias(path).partition(".")
+            head, _, rest = self.full(path).partition(".")
             if head not in names:
-                known = [*self.paths(), *self._aliases()]
+                known = [*self.paths(), *self.aliases]
                 raise ValueError(f"{type(self).__name__} has no field {units.brief(path)}{near(path, known)}")
             if rest:
                 nested.setdefault(head, {})[rest] = value
@@ -257,12 +284,14 @@ class Spec(Record):
         return part.replace(**inner)
 
     @classmethod
-    def _alias(cls, path: str) -> str:
-        return path
+    def full(cls, path: str) -> str:
+        """The dotted path that an alias stands for; other paths as they are."""
+        return cls.aliases.get(path, path)
 
     @classmethod
-    def _aliases(cls) -> tuple[str, ...]:
-        return ()
+    def short(cls, path: str) -> str:
+        """The alias of a dotted path, if it has one; other paths as they are."""
+        return next((alias for alias, full in cls.aliases.items() if full == path), path)
 
     def paths(self) -> list[str]:
         """Dotted paths of all numbers of this spec."""
@@ -278,12 +307,18 @@ class Spec(Record):
         return found
 
     def __str__(self) -> str:
-        title = getattr(self, "name", "")
-        lines = [f"{type(self).__name__} {title}".rstrip(), *self._lines("  ")]
-        return "\n".join(lines)
+        title, *rows = self._rows()
+        return "\n".join([*title, *(f"{name:<28} {text:>16}   {meaning}".rstrip() for name, text, meaning in rows)])
 
-    def _lines(self, indent: str) -> list[str]:
-        lines = []
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        """What is printed: the class and name; then of each number its field, value and description."""
+        return [(f"{type(self).__name__} {getattr(self, 'name', '')}".rstrip(),), *self._number_rows("  ")]
+
+    def _number_rows(self, indent: str) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if "units" in field.metadata and value is not None:
@@ -291,13 +326,49 @@ class Spec(Record):
                 if not isinstance(value, Axis | Tracer) and np.ndim(value) == 0:
                     choices = field.metadata["rule"].choices
                     text = choices[int(value)] if choices else units.show(float(value), field.metadata["units"])
-                lines.append(f"{indent}{field.name:<{28 - len(indent)}} {text:>16}   {field.metadata['long_name']}")
+                rows.append((indent + field.name, text, field.metadata["long_name"]))
             elif isinstance(value, Spec):
-                lines += [f"{indent}{field.name}", *value._lines(indent + "  ")]
+                rows += [(indent + field.name, "", ""), *value._number_rows(indent + "  ")]
             elif isinstance(value, tuple):
                 for i, item in enumerate(value):
-                    lines += [f"{indent}{field.name}.{i}", *item._lines(indent + "  ")]
-        return lines
+                    rows += [(f"{indent}{field.name}.{i}", "", ""), *item._number_rows(indent + "  ")]
+        return rows
+
+
+def at(spec: Any, path: str) -> Any:
+    """The value at a dotted path.
+
+    Args:
+        spec: a spec, or any module of specs such as a `Case`.
+        path: fields by name, places of a tuple by number, aliases: `platform.network.0.bandwidth`, `platform.link_bw`.
+    """
+    head, _, rest = (spec.full(path) if isinstance(spec, Spec) else path).partition(".")
+    value = spec[int(head)] if isinstance(spec, tuple) else getattr(spec, head)
+    return at(value, rest) if rest else value
+
+
+def put(spec: TreeT, path: str, value: Any) -> TreeT:
+    """The spec with another value at a dotted path, unchecked, as within a compiled function; else `Spec.replace`."""
+    return eqx.tree_at(lambda tree: at(tree, path), spec, value, is_leaf=lambda node: node is None)
+
+
+def field_at(spec: Any, path: str) -> Mapping[str, Any]:
+    """Metadata of the field at a dotted path: of a number `units`, `long_name`, `rule`, `role`, `resource` and more."""
+    outer, _, last = (spec.full(path) if isinstance(spec, Spec) else path).rpartition(".")
+    if outer:
+        return field_at(at(spec, outer), last)
+    return next(field.metadata for field in dataclasses.fields(spec) if field.name == last)
+
+
+def path_of(keys: tuple[Any, ...]) -> str:
+    """Dotted path of a leaf, from the keys that `jax.tree_util` gives it."""
+    return ".".join(str(getattr(key, "name", getattr(key, "idx", key))) for key in keys)
+
+
+def leaves(spec: Any) -> dict[str, Any]:
+    """All numbers and axes by dotted path, in the order of `jax.tree.leaves`."""
+    found = jax.tree_util.tree_leaves_with_path(spec, is_leaf=lambda leaf: isinstance(leaf, Axis))
+    return {path_of(keys): leaf for keys, leaf in found}
 
 
 def shared(spec: SpecT) -> SpecT:

@@ -10,11 +10,11 @@ import numpy as np
 from genz_jax import catalog
 from genz_jax.base import axes
 from genz_jax.base.axes import Axis
-from genz_jax.base.fields import Label, Spec
+from genz_jax.base.fields import Label, Spec, field_at
 from genz_jax.labelled.context_limit import ContextWarning
 from genz_jax.labelled.inputs import read_case
 from genz_jax.serving.evaluate import Case
-from genz_jax.specs import LINK_ALIASES, DecodeChunk, PrefillChunk, Speculation, Workload
+from genz_jax.specs import DecodeChunk, PrefillChunk, Speculation, Workload
 from genz_jax.specs.numbers import SPECS, find_number
 
 _OPTIONS = {  # name of the option: the number that it sets
@@ -201,11 +201,7 @@ class _Changes:
     def whole(self, name: str) -> bool:
         """True for a number that is a whole one."""
         what, path = self.find(name)
-        part: Any = self.parts[what]
-        *outer, last = LINK_ALIASES.get(path, path).split(".")
-        for field in outer:
-            part = part[int(field)] if isinstance(part, tuple) else getattr(part, field)
-        return next(field.metadata["rule"].whole for field in dataclasses.fields(part) if field.name == last)
+        return field_at(self.parts[what], path)["rule"].whole
 
     def add(self, option: str, name: str, value: Any) -> None:
         """Note a new value.

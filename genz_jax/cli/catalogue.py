@@ -38,13 +38,10 @@ def _matching(what: str, names: list[str], pattern: str) -> dict[str, Any]:
 def _numbers(spec: "Spec") -> dict[str, float | None]:
     """Numbers of a spec by path, in base units."""
 
-    def at(path: str) -> Any:
-        value: Any = spec
-        for name in path.split("."):
-            value = value[int(name)] if isinstance(value, tuple) else getattr(value, name)
-        return None if value is None else float(value)
+    from genz_jax.base.fields import at
 
-    return {path: at(path) for path in spec.paths()}
+    values = {path: at(spec, path) for path in spec.paths()}
+    return {path: None if value is None else float(value) for path, value in values.items()}
 
 
 def _described(entry: Any, spec: "Spec", **more: Any) -> dict[str, Any]:

@@ -17,12 +17,12 @@ import xarray as xr
 
 from genz_jax.base import units
 from genz_jax.base.axes import Axis
-from genz_jax.base.fields import Spec
+from genz_jax.base.fields import Spec, field_at, leaves, path_of
 from genz_jax.base.formats import Format
 from genz_jax.labelled import context_limit
 from genz_jax.serving.evaluate import Case, Question
 from genz_jax.serving.results import MemoryResult, RequestResult, SpeculativeResult, StageResult
-from genz_jax.specs import LINK_ALIASES
+from genz_jax.specs import Platform
 from genz_jax.specs.figures import BOUNDS, FORMAT_WORDS, Bound, Result
 from genz_jax.specs.reasons import REASONS, Reason
 from genz_jax.work.operators.operator import COMPONENTS
@@ -31,7 +31,6 @@ Tree = TypeVar("Tree")
 Specs = TypeVar("Specs", bound=eqx.Module)
 """A pytree of specs: a `Case`, or another set of them."""
 
-_SHORT = {f"platform.{path}": alias for alias, path in LINK_ALIASES.items()}
 _MEANINGS = {Bound: BOUNDS, Reason: REASONS, Format: FORMAT_WORDS}
 
 
@@ -59,20 +58,6 @@ def _is_axis(value: Any) -> bool:
     return isinstance(value, Axis)
 
 
-def _path(keys: tuple) -> str:
-    """Dotted path of a leaf: its fields and places."""
-    return ".".join(str(getattr(key, "name", getattr(key, "idx", key))) for key in keys)
-
-
-def metadata_of(case: eqx.Module, path: str) -> dict[str, Any]:
-    """Metadata of the field at a path."""
-    at: Any = case
-    *outer, last = path.split(".")
-    for name in outer:
-        at = at[int(name)] if isinstance(at, tuple) else getattr(at, name)
-    return next(dict(field.metadata) for field in dataclasses.fields(at) if field.name == last)
-
-
 _FIGURES = {
     field.name.removesuffix("_code")
     for kind in (RequestResult, StageResult, SpeculativeResult, MemoryResult)
@@ -82,8 +67,9 @@ _FIGURES = {
 
 def short_name(path: str) -> str:
     """Name of the number at a path: its field's, or more of the path where that could mean another thing."""
-    if path in _SHORT:
-        return _SHORT[path]
+    number = path.removeprefix("platform.")
+    if number != path and Platform.short(number) != number:
+        return Platform.short(number)
     *outer, last = path.split(".")
     unclear = last in _FIGURES or any(step.isdigit() for step in outer)
     return "_".join([*outer[-2:], last]).removeprefix("platform_") if unclear else last
@@ -100,7 +86,7 @@ def name_axes(case: Specs) -> Specs:
     def name(keys: tuple, leaf: Any) -> Any:
         if not _is_axis(leaf) or leaf.dims is not None:
             return leaf
-        path = _path(keys)
+        path = path_of(keys)
         first = paths.setdefault(short_name(path), path)
         if first != path:
             raise ValueError(
@@ -112,24 +98,18 @@ def name_axes(case: Specs) -> Specs:
     return jax.tree_util.tree_map_with_path(name, case, is_leaf=_is_axis)
 
 
-def leaves_of(case: eqx.Module) -> dict[str, Any]:
-    """All numbers and axes of a case by the dotted path of their field."""
-    return {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(case, is_leaf=_is_axis)}
-
-
 def axes_of(case: eqx.Module) -> dict[str, Axis]:
     """All axes of a case by the dotted path of their field."""
     if not any(map(_is_axis, jax.tree.leaves(case, is_leaf=_is_axis))):
         return {}  # paths take longer
-    found = jax.tree_util.tree_leaves_with_path(case, is_leaf=_is_axis)
-    return {_path(keys): leaf for keys, leaf in found if _is_axis(leaf)}
+    return {path: leaf for path, leaf in leaves(case).items() if _is_axis(leaf)}
 
 
 def refuse_bare_arrays(case: Case) -> None:
     """Raise ValueError if a number is an array without named dimensions."""
     if all(_is_axis(leaf) or not np.ndim(leaf) for leaf in jax.tree.leaves(case, is_leaf=_is_axis)):
         return
-    for path, leaf in leaves_of(case).items():
+    for path, leaf in leaves(case).items():
         if not _is_axis(leaf) and np.ndim(leaf):
             raise ValueError(
                 f"{path}: an array of {np.size(leaf)} values without a dimension; write gz.axis(values), for gz.sweep"
@@ -168,7 +148,7 @@ def read_grid(case: eqx.Module) -> Grid:
         name = short_name(path)
         if name in coords:
             name = path.replace(".", "_")
-        meta = metadata_of(case, path)
+        meta = field_at(case, path)
         attrs = {"units": meta["units"], "long_name": meta["long_name"]}
         if axis.dims == (name,) and len(np.unique(axis.values)) != axis.values.size:
             values, counts = np.unique(axis.values, return_counts=True)

@@ -1,15 +1,15 @@
 """Plots of requirements and sensitivities: curves and maps of what is needed, and bars of what would help."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from genz_jax import catalog
 from genz_jax.base import units
+from genz_jax.base.fields import at as value_at
 from genz_jax.plots.style import COLOURS, headline, is_numeric, new_figure, panels, save, scaled
 from genz_jax.plots.sweep import TODAY, curves, design_space
-from genz_jax.specs import LINK_ALIASES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -94,14 +94,13 @@ def _lines(axes: "Axes", dataset: "xr.Dataset", name: str, chips: Sequence[str])
     factor = scaled(dataset[name])[0][np.isfinite(raw) & (raw > 0)].max() / good.max()
     groups: dict[float, list[str]] = {}
     for chip in chips:
-        at: Any = catalog.platform(chip)
-        for step in LINK_ALIASES.get(name, path.removeprefix("platform.")).split("."):
-            if at is None or (isinstance(at, tuple) and int(step) >= len(at)):
-                return
-            at = at[int(step)] if isinstance(at, tuple) else getattr(at, step)
-        if at is not None and good.min() / 2 <= float(at) <= good.max() * 2:
-            same = next((value for value in groups if abs(value / float(at) - 1) < 0.06), float(at))
-            short = catalog.platform(chip).name.removesuffix("-80GB").removesuffix("-SXM")
+        platform = catalog.platform(chip)
+        if (number := path.removeprefix("platform.")) not in platform.paths():
+            return
+        own = value_at(platform, number)
+        if own is not None and good.min() / 2 <= float(own) <= good.max() * 2:
+            same = next((value for value in groups if abs(value / float(own) - 1) < 0.06), float(own))
+            short = platform.name.removesuffix("-80GB").removesuffix("-SXM")
             groups.setdefault(same, []).append(short)
     if len(groups) == 1 and len(next(iter(groups.values()))) == len(tuple(chips)) > 1:
         return  # all the same, as an efficiency that no vendor states

@@ -1,11 +1,12 @@
 """Plots of a sweep: curves, and maps of a design space with today's accelerators marked."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from genz_jax import catalog
+from genz_jax.base.fields import at as value_at
 from genz_jax.plots.style import (
     COLOURS,
     LINE_STYLES,
@@ -19,7 +20,7 @@ from genz_jax.plots.style import (
     scaled,
     set_scales,
 )
-from genz_jax.specs import LINK_ALIASES
+from genz_jax.specs import Platform
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -196,7 +197,7 @@ def platform_marks(dataset: "xr.Dataset", x: str, y: str, chips: Sequence[str]) 
     Returns:
         Place by name, for the platforms inside the map; none where an axis is no number of a platform.
     """
-    own = {"flops", "mem_bw", "mem_capacity", "power", *LINK_ALIASES}
+    own = {"flops", "mem_bw", "mem_capacity", "power", *Platform.aliases}
     if not {x, y} <= own:
         return {}
     found = {}
@@ -204,13 +205,11 @@ def platform_marks(dataset: "xr.Dataset", x: str, y: str, chips: Sequence[str]) 
         platform = catalog.platform(name)
         at_axes = []
         for axis in (x, y):
-            at: Any = platform
-            for step in LINK_ALIASES.get(axis, axis).split("."):
-                at = at[int(step)] if isinstance(at, tuple) else getattr(at, step)
+            value = float(value_at(platform, axis))
             values = dataset[axis].values
-            inside = values.min() <= float(at) <= values.max()
+            inside = values.min() <= value <= values.max()
             factor = scaled(dataset[axis])[0].max() / values.max()
-            at_axes.append(float(at) * factor if inside else np.nan)
+            at_axes.append(value * factor if inside else np.nan)
         if np.isfinite(at_axes).all():
             found[platform.name] = (at_axes[0], at_axes[1])
     return found

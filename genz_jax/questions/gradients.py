@@ -11,12 +11,13 @@ import jax.numpy as jnp
 
 from genz_jax.base import units
 from genz_jax.base.caches import QUESTIONS
+from genz_jax.base.fields import field_at, leaves
 from genz_jax.grid.blocks import axis_order, gather, plan, variables
 from genz_jax.labelled import labels
 from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
 from genz_jax.questions.sweep import ask
 from genz_jax.serving.evaluate import Case, Question, evaluate
-from genz_jax.specs import LINK_ALIASES, Engine, Speculation
+from genz_jax.specs import Engine, Speculation
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Result
 from genz_jax.specs.numbers import SPECS, find_number
@@ -137,18 +138,17 @@ def _read(given: str | Sequence[str], case: Case) -> tuple[Moved, ...]:
     if not names:
         raise ValueError("parameters = []: an empty list; name at least one number, such as 'mem_bw' or 'batch'")
     specs = {what: part for what in SPECS if (part := getattr(case, what)) is not None}
-    numbers = list(labels.leaves_of(case.platform))
-    dotted = {path.replace(".", "_"): path for path in numbers}
-    places = {path: place for place, path in enumerate(labels.leaves_of(case))}
+    dotted = {path.replace(".", "_"): path for path in leaves(case.platform)}
+    places = {path: place for place, path in enumerate(leaves(case))}
     found: dict[str, Moved] = {}
     for name in names:
         what, path = find_number(specs, dotted.get(name, name))
-        full = f"{what}.{LINK_ALIASES.get(path, path)}"
+        full = f"{what}.{specs[what].full(path)}"
         if full not in places:
             raise ValueError(f"parameters: {name!r} is absent here, so that nothing has a slope in it; give it a value")
         if full.endswith("_format"):
             raise ValueError(f"parameters: {name!r} is the code of a number format, which has no slope; use its bytes")
-        meta = labels.metadata_of(case, full)
+        meta = field_at(case, full)
         shown = path.replace(".", "_") if what == "platform" else name
         found[full] = Moved(shown, places[full], meta["units"])
     return tuple(found.values())
@@ -162,18 +162,18 @@ def slopes_of(question: Question, moved: tuple[Moved, ...]) -> Callable[[Case], 
     asked = Question(question.stage, question.assumptions, tuple(dict.fromkeys((*names, "feasible", "reason"))))
 
     def slopes(case: Case) -> Slopes:
-        leaves, structure = jax.tree.flatten(case)
-        leaves = [jnp.asarray(leaf, jnp.result_type(float)) for leaf in leaves]
+        numbers, structure = jax.tree.flatten(case)
+        numbers = [jnp.asarray(number, jnp.result_type(float)) for number in numbers]
 
         def of(*values: jax.Array) -> tuple[tuple[jax.Array, ...], Result]:
-            changed = list(leaves)
+            changed = list(numbers)
             for one, value in zip(moved, values, strict=True):
                 changed[one.place] = value
             result = evaluate(jax.tree.unflatten(structure, changed), asked)
             known = labels.flat_figures(result)
             return tuple(jnp.asarray(known[name][0]) for name in names), result
 
-        own = [leaves[one.place] for one in moved]
+        own = [numbers[one.place] for one in moved]
         values, result = of(*own)
         known = labels.flat_figures(result)
         for name, value in zip(names, values, strict=True):

@@ -28,7 +28,6 @@ from genz_jax.specs.model import (
     SparseAttention as SparseAttention,
 )
 from genz_jax.specs.platform import (
-    LINK_ALIASES as LINK_ALIASES,
     UNLIMITED as UNLIMITED,
     NetworkLevel as NetworkLevel,
     Platform as Platform,

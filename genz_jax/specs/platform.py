@@ -1,10 +1,34 @@
 """Platform: an accelerator and the network between its like."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import equinox as eqx
 
 from genz_jax.base import sense, units
-from genz_jax.base.fields import FRACTION, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, choice, near, number, single
+from genz_jax.base.fields import (
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    WHOLE,
+    Label,
+    Number,
+    Resource,
+    Rule,
+    Spec,
+    choice,
+    near,
+    number,
+    single,
+)
 from genz_jax.base.formats import FORMATS
+
+
+def _rate(format: str, default: float, rule: Rule = NOT_NEGATIVE) -> Any:
+    """Declare the rate of a format."""
+    long_name = f"rate of {format} relative to bf16"
+    return number(units.ONE, long_name, default, rule, role="relative rate", resource="compute")
 
 
 class Rates(Spec):
@@ -13,16 +37,16 @@ class Rates(Spec):
     A rate of 0 stands for a format that the platform lacks: it runs at the nearest wider one that there is.
     """
 
-    fp32: Number = number(units.ONE, "rate of fp32 relative to bf16", 0.5)
-    tf32: Number = number(units.ONE, "rate of tf32 relative to bf16", 0.5, NOT_NEGATIVE)
-    bf16: Number = number(units.ONE, "rate of bf16 relative to bf16", 1.0)
-    fp16: Number = number(units.ONE, "rate of fp16 relative to bf16", 1.0, NOT_NEGATIVE)
-    fp8: Number = number(units.ONE, "rate of fp8 relative to bf16", 2.0, NOT_NEGATIVE)
-    int8: Number = number(units.ONE, "rate of int8 relative to bf16", 2.0, NOT_NEGATIVE)
-    fp6: Number = number(units.ONE, "rate of fp6 relative to bf16", 2.0, NOT_NEGATIVE)
-    fp4: Number = number(units.ONE, "rate of fp4 relative to bf16", 4.0, NOT_NEGATIVE)
-    int4: Number = number(units.ONE, "rate of int4 relative to bf16", 4.0, NOT_NEGATIVE)
-    int2: Number = number(units.ONE, "rate of int2 relative to bf16", 8.0, NOT_NEGATIVE)
+    fp32: Number = _rate("fp32", 0.5, POSITIVE)
+    tf32: Number = _rate("tf32", 0.5)
+    bf16: Number = _rate("bf16", 1.0, POSITIVE)
+    fp16: Number = _rate("fp16", 1.0)
+    fp8: Number = _rate("fp8", 2.0)
+    int8: Number = _rate("int8", 2.0)
+    fp6: Number = _rate("fp6", 2.0)
+    fp4: Number = _rate("fp4", 4.0)
+    int4: Number = _rate("int4", 4.0)
+    int2: Number = _rate("int2", 8.0)
 
     @classmethod
     def from_peaks(cls, peaks: dict[str, float]) -> "Rates":
@@ -59,18 +83,31 @@ class NetworkLevel(Spec):
     """
 
     size: Number = number(units.ONE, "devices within one domain of this level", rule=WHOLE)
-    bandwidth: Number = number(units.BYTE_RATE, "one-way link bandwidth per device")
-    latency: Number = number(units.SECOND, "latency of one hop", "1 us", rule=NOT_NEGATIVE, limits=sense.LATENCY)
+    bandwidth: Number = number(units.BYTE_RATE, "one-way link bandwidth per device", role="rate", resource="network")
+    latency: Number = number(
+        units.SECOND,
+        "latency of one hop",
+        "1 us",
+        rule=NOT_NEGATIVE,
+        limits=sense.LATENCY,
+        role="latency",
+        resource="network",
+    )
     topology: Number = choice("topology", TOPOLOGIES, "ring")
+
+
+def _power_share(what: str, default: float, resource: Resource | None) -> Any:
+    """Declare a share of the device power."""
+    return number(units.ONE, f"share of power {what}", default, rule=SHARE, role="power", resource=resource)
 
 
 class PowerSplit(Spec):
     """Shares of the device power: always drawn, and drawn while each resource is busy (arXiv 2406.01698)."""
 
-    static: Number = number(units.ONE, "share of power drawn always", 0.3, rule=SHARE)
-    compute: Number = number(units.ONE, "share of power of the busy matrix units", 0.4, rule=SHARE)
-    memory: Number = number(units.ONE, "share of power of the busy memory", 0.2, rule=SHARE)
-    network: Number = number(units.ONE, "share of power of the busy links", 0.1, rule=SHARE)
+    static: Number = _power_share("drawn always", 0.3, None)
+    compute: Number = _power_share("of the busy matrix units", 0.4, "compute")
+    memory: Number = _power_share("of the busy memory", 0.2, "memory")
+    network: Number = _power_share("of the busy links", 0.1, "network")
 
     def _agree(self) -> None:
         shares = single(self.static, self.compute, self.memory, self.network)
@@ -82,51 +119,67 @@ UNLIMITED = 2.0**24
 """Devices of a network level that joins any number of them."""
 
 
-LINK_ALIASES = {
-    "link_bw": "network.0.bandwidth",
-    "link_latency": "network.0.latency",
-    "link_domain": "network.0.size",
-}
-"""Short names of the innermost network level's numbers."""
+def _efficiency(of: str, resource: Resource) -> Any:
+    """Declare an achieved share of a rate."""
+    return number(units.ONE, f"achieved share of the {of}", 1.0, rule=FRACTION, role="efficiency", resource=resource)
 
 
 class Platform(Spec):
     """An accelerator and the network between its like. Rates are dense vendor peaks; bandwidths are per device."""
 
-    flops: Number = number(units.FLOP_RATE, "peak dense 16-bit rate")
-    mem_bw: Number = number(units.BYTE_RATE, "memory bandwidth")
-    mem_capacity: Number = number(units.BYTE, "memory capacity", limits=sense.CAPACITY)
+    aliases: ClassVar[Mapping[str, str]] = {
+        "link_bw": "network.0.bandwidth",
+        "link_latency": "network.0.latency",
+        "link_domain": "network.0.size",
+    }
+
+    flops: Number = number(units.FLOP_RATE, "peak dense 16-bit rate", role="rate", resource="compute")
+    mem_bw: Number = number(units.BYTE_RATE, "memory bandwidth", role="rate", resource="memory")
+    mem_capacity: Number = number(
+        units.BYTE, "memory capacity", limits=sense.CAPACITY, role="capacity", resource="memory"
+    )
     network: tuple[NetworkLevel, ...] = (NetworkLevel(UNLIMITED, "300 GB/s", "1 us"),)
     rates: Rates = Rates()
     power: Number = number(
-        units.WATT, "power of one device under full load", "700 W", rule=NOT_NEGATIVE, limits=sense.DEVICE_POWER
+        units.WATT,
+        "power of one device under full load",
+        "700 W",
+        rule=NOT_NEGATIVE,
+        limits=sense.DEVICE_POWER,
+        role="power",
     )
     power_split: PowerSplit = PowerSplit()
-    onchip_bw: Number = number(units.BYTE_RATE, "on-chip memory bandwidth", 18000 * 2.0**30)
+    onchip_bw: Number = number(
+        units.BYTE_RATE, "on-chip memory bandwidth", 18000 * 2.0**30, role="rate", resource="memory"
+    )
     offload_bw: Number = number(
         units.BYTE_RATE,
         "bandwidth to the memory for what does not fit, 0 for none",
         None,
         rule=NOT_NEGATIVE,
         absent=0.0,
+        role="rate",
+        resource="memory",
     )
-    memory_reserve: Number = number(units.ONE, "share of the memory that is kept for the runtime", 0.1, rule=SHARE)
-    runtime_memory: Number = number(units.BYTE, "memory that the runtime holds of the rest", 0.0, rule=NOT_NEGATIVE)
-    compute_efficiency: Number = number(units.ONE, "achieved share of the peak rate", 1.0, rule=FRACTION)
-    memory_efficiency: Number = number(units.ONE, "achieved share of the memory bandwidth", 1.0, rule=FRACTION)
-    link_efficiency: Number = number(units.ONE, "achieved share of the link bandwidth", 1.0, rule=FRACTION)
+    memory_reserve: Number = number(
+        units.ONE, "share of the memory that is kept for the runtime", 0.1, SHARE, role="reserve", resource="memory"
+    )
+    runtime_memory: Number = number(
+        units.BYTE, "memory that the runtime holds of the rest", 0.0, NOT_NEGATIVE, role="reserve", resource="memory"
+    )
+    compute_efficiency: Number = _efficiency("peak rate", "compute")
+    memory_efficiency: Number = _efficiency("memory bandwidth", "memory")
+    link_efficiency: Number = _efficiency("link bandwidth", "network")
     collective_overhead: Number = number(
-        units.SECOND, "fixed time of a collective", "5 us", rule=NOT_NEGATIVE, limits=sense.LATENCY
+        units.SECOND,
+        "fixed time of a collective",
+        "5 us",
+        rule=NOT_NEGATIVE,
+        limits=sense.LATENCY,
+        role="latency",
+        resource="network",
     )
     label: Label = eqx.field(static=True, default=Label())
-
-    @classmethod
-    def _alias(cls, path: str) -> str:
-        return LINK_ALIASES.get(path, path)
-
-    @classmethod
-    def _aliases(cls) -> tuple[str, ...]:
-        return tuple(LINK_ALIASES)
 
     def __check_init__(self):
         if not self.network:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genz_jax.base.axes import Axis
-from genz_jax.labelled.labels import leaves_of
+from genz_jax.base.fields import leaves
 from genz_jax.store.regions import Regions
 
 SHOWN = 4
@@ -36,7 +36,7 @@ def parameters(regions: Regions) -> dict[str, Any]:
         **{f"{what}.name": name for what, name in job.names.items()},
         "dimensions": list(regions.grid.sizes),
         **{f"labels of {name}": _array(c.values) for name, c in regions.grid.coords.items()},
-        **{path: _number(leaf) for path, leaf in leaves_of(job.case).items()},
+        **{path: _number(leaf) for path, leaf in leaves(job.case).items()},
         **{f"chunks.{dim}": length for dim, length in regions.shape.items()},
     }
     return json.loads(json.dumps(found))

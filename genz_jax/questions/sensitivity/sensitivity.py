@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 from genz_jax.base import units
 from genz_jax.base.caches import QUESTIONS, Compiled
-from genz_jax.base.fields import Number, near
+from genz_jax.base.fields import LESS_IS_BETTER, Number, Role, field_at, leaves, near
 from genz_jax.grid.blocks import axis_order, variables, walk
 from genz_jax.grid.hoist import hoisted
 from genz_jax.labelled import labels
@@ -20,7 +20,7 @@ from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, P
 from genz_jax.questions.require.requirements import FEW
 from genz_jax.questions.sweep import ask
 from genz_jax.serving.evaluate import Case, Question, evaluate
-from genz_jax.specs import LINK_ALIASES, Engine, Platform, Speculation
+from genz_jax.specs import Engine, Platform, Speculation
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Result
 from genz_jax.specs.reasons import Reason
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 POINTS = 2**14
 """Points of a block: a backward pass holds the times of every operator at each of them."""
-
-Kind = Literal["rate", "relative rate", "efficiency", "latency", "capacity", "reserve", "power"]
 
 RESOURCES: tuple[str, ...] = ("compute", "memory", "network", "latency")
 """What the time of a figure is spent on: matrix units, memories, link bandwidth, and latencies of links and
@@ -49,8 +47,8 @@ class Parameter:
     Attributes:
         name: what the result calls it.
         place: its place among the platform's numbers.
-        kind: a rate, a rate relative to another, an efficiency (at most 1), a latency, a capacity, the reserve of it,
-            or a power.
+        kind: its role: a rate, a rate relative to another, an efficiency (at most 1), a latency, a capacity, the
+            reserve of it, or a power.
         resource: the one of `RESOURCES` whose time it is, None where another number stands for it.
         unit: its base unit.
         long_name: its description.
@@ -58,7 +56,7 @@ class Parameter:
 
     name: str
     place: int
-    kind: Kind
+    kind: Role
     resource: str | None
     unit: str
     long_name: str
@@ -66,47 +64,20 @@ class Parameter:
     @property
     def less_is_better(self) -> bool:
         """Less of it improves a figure."""
-        return self.kind in ("latency", "reserve", "power")
-
-
-def _parameter(path: str, place: int, spec: Any, field: Any) -> Parameter | None:
-    meta = field.metadata
-    if meta["rule"].whole:  # sizes of network levels: nothing between whole numbers
-        return None
-    short = {dotted: alias for alias, dotted in LINK_ALIASES.items()}
-    name = short.get(path, path).replace(".", "_")
-    kind: Kind
-    resource: str | None = None
-    if path.startswith("rates."):
-        kind = "relative rate"
-    elif path.startswith("power"):
-        kind = "power"
-    elif path.endswith("_efficiency"):
-        kind = "efficiency"
-    elif meta["units"] == units.SECOND:
-        kind, resource = "latency", "latency"
-    elif path in ("memory_reserve", "runtime_memory"):
-        kind = "reserve"
-    elif meta["units"] == units.BYTE:
-        kind = "capacity"
-    else:
-        kind = "rate"
-        resource = "compute" if path == "flops" else "network" if path.startswith("network.") else "memory"
-    return Parameter(name, place, kind, resource, meta["units"], meta["long_name"])
+        return self.kind in LESS_IS_BETTER
 
 
 def parameters(platform: Platform) -> tuple[Parameter, ...]:
-    """All numbers of a platform but the sizes of its network levels, in order."""
+    """All numbers of a platform but the whole ones, between which there is nothing, in order."""
     found: list[Parameter] = []
-    leaves = jax.tree_util.tree_leaves_with_path(platform)
-    for place, (keys, _) in enumerate(leaves):
-        path = [str(getattr(key, "name", getattr(key, "idx", key))) for key in keys]
-        spec: Any = platform
-        for step in path[:-1]:
-            spec = spec[int(step)] if isinstance(spec, tuple) else getattr(spec, step)
-        field = next(field for field in dataclasses.fields(spec) if field.name == path[-1])
-        if (one := _parameter(".".join(path), place, spec, field)) is not None:
-            found.append(one)
+    for place, path in enumerate(leaves(platform)):
+        meta = field_at(platform, path)
+        if meta["rule"].whole:
+            continue
+        kind = meta["role"]
+        resource = "latency" if kind == "latency" else meta["resource"] if kind == "rate" else None
+        name = platform.short(path).replace(".", "_")
+        found.append(Parameter(name, place, kind, resource, meta["units"], meta["long_name"]))
     return tuple(found)
 
 
@@ -254,11 +225,11 @@ def slopes(question: Question, step: float, quick: bool = True) -> Any:
         used = _used(case, asked, names)
         shape = jnp.broadcast_shapes(*(jnp.shape(known[name][0]) for name in names))
         dtype = jnp.result_type(float)
-        leaves, structure = jax.tree.flatten(case.platform)
-        own = tuple(jnp.broadcast_to(jnp.asarray(leaves[one.place], dtype), shape) for one in used)
+        numbers, structure = jax.tree.flatten(case.platform)
+        own = tuple(jnp.broadcast_to(jnp.asarray(numbers[one.place], dtype), shape) for one in used)
 
         def figures_of(values: tuple[jax.Array, ...]) -> jax.Array:
-            changed = list(leaves)
+            changed = list(numbers)
             for one, value in zip(used, values, strict=True):
                 changed[one.place] = value
             moved = eqx.tree_at(lambda c: c.platform, case, jax.tree.unflatten(structure, changed))
@@ -307,11 +278,11 @@ def _used(case: Case, question: Question, names: tuple[str, ...]) -> tuple[Param
     dtype = jnp.result_type(float)
     place = {one.place: i for i, one in enumerate(every)}
     point = jax.tree.map(lambda _: jax.ShapeDtypeStruct((), dtype), case)
-    leaves, structure = jax.tree.flatten(point.platform)
-    for k in range(len(leaves)):
+    numbers, structure = jax.tree.flatten(point.platform)
+    for k in range(len(numbers)):
         shape = tuple(2 if place.get(k) == i else 1 for i in range(len(every)))
-        leaves[k] = jax.ShapeDtypeStruct(shape, dtype)
-    probe = eqx.tree_at(lambda c: c.platform, point, jax.tree.unflatten(structure, leaves))
+        numbers[k] = jax.ShapeDtypeStruct(shape, dtype)
+    probe = eqx.tree_at(lambda c: c.platform, point, jax.tree.unflatten(structure, numbers))
     found = jax.eval_shape(lambda c: [labels.flat_figures(evaluate(c, question))[name][0] for name in names], probe)
     shapes = [np.broadcast_shapes((1,) * len(every), leaf.shape) for leaf in found]
     return tuple(one for i, one in enumerate(every) if any(shape[i] > 1 for shape in shapes))

@@ -10,7 +10,7 @@ import numpy as np
 from genz_jax import catalog
 from genz_jax.base import units
 from genz_jax.base.axes import Axis
-from genz_jax.base.fields import WHOLE, convert, near
+from genz_jax.base.fields import WHOLE, convert, field_at, near
 from genz_jax.labelled import labels
 from genz_jax.labelled.inputs import read_case
 from genz_jax.machine.network import too_small
@@ -18,7 +18,7 @@ from genz_jax.questions.tune.problem import SPREAD, Budget, Form, Limit
 from genz_jax.serving.evaluate import Case
 from genz_jax.serving.slo import SLO
 from genz_jax.serving.stage import as_arrays, replica_devices
-from genz_jax.specs import LINK_ALIASES, Engine, Platform
+from genz_jax.specs import Engine, Platform
 from genz_jax.specs.reasons import REASONS, Reason
 from genz_jax.work.sharding import mapping_reason
 from genz_jax.work.step import Deployment
@@ -99,18 +99,14 @@ def _find(platform: Platform, name: str) -> tuple[str, str, Any]:
         return f"parallelism.{name}", units.ONE, WHOLE
     if name == "batch":
         return "workload.batch", units.ONE, WHOLE
-    path = LINK_ALIASES.get(name, name)
-    known = [*(p for p in platform.paths() if not p.startswith("rates.")), *LINK_ALIASES, "batch", *SPREAD]
+    path = platform.full(name)
+    known = [*(p for p in platform.paths() if not p.startswith("rates.")), *platform.aliases, "batch", *SPREAD]
     if path not in platform.paths():
         raise ValueError(f"bounds: no number {name!r} of a platform, batch or parallel size{near(name, known)}")
-    at: Any = platform
-    *outer, last = path.split(".")
-    for step in outer:
-        at = at[int(step)] if isinstance(at, tuple) else getattr(at, step)
-    field = next(f for f in dataclasses.fields(at) if f.name == last)
-    if field.metadata["rule"].whole:
+    meta = field_at(platform, path)
+    if meta["rule"].whole:
         raise ValueError(f"bounds: {name!r} is a whole number; of these {', '.join(SPREAD)} and batch can be tuned")
-    return f"platform.{path}", field.metadata["units"], field.metadata["rule"]
+    return f"platform.{path}", meta["units"], meta["rule"]
 
 
 def read_limits(names: tuple[str, ...], budget: Any, slo: SLOLike) -> list[tuple[Limit, float]]:
