@@ -9,7 +9,7 @@ import pytest
 
 import genz_jax as gz
 from genz_jax.questions.search import candidates as c
-from genz_jax.questions.search.result import SENSES, SearchResult
+from genz_jax.questions.search.result import SearchResult, better
 from genz_jax.serving.evaluate import function_of
 from genz_jax.specs.reasons import REASONS
 from genz_jax.work import demand
@@ -79,7 +79,7 @@ def test_a_search_is_brute_force(seed: int):
         assert result.best is None
         return
     assert result.best is not None
-    best = (min if SENSES[objective] == "min" else max)(good.values())
+    best = (min if better(objective) == "min" else max)(good.values())
     assert float(result.best[objective]) == pytest.approx(best, rel=2e-5)
     assert result.parallelism is not None
     again = gz.estimate(model, platform, load.replace(batch=int(result.best.batch)), result.parallelism, precision)
@@ -274,6 +274,9 @@ def test_the_table_has_the_best_first():
     first = dict(zip(lines[header].split(), lines[header + 1].split("  "), strict=False))
     assert lines[header + 1].split()[:2] == ["4", f"{int(best.tp)}"]
     assert "best by throughput_per_device" in str(result)
+    shown = ElementTree.fromstring(result._repr_html_())
+    assert shown.tag == "table"
+    assert " ".join(shown.itertext()).split() == str(result).split()
     assert first
     assert "$/Mtoken" in lines[header]
 

@@ -159,19 +159,19 @@ class CostModel(Spec):
 class CostResult(Result):
     """What one device costs. Prices are those of a buyer, in US dollars."""
 
-    area: Number = figure(units.AREA, "die area")
+    area: Number = figure(units.AREA, "die area", "min")
     dies: Number = figure(units.ONE, "dies that the area is cut into, as a real number")
-    die_yield: Number = figure(units.ONE, "share of the dies that are good")
+    die_yield: Number = figure(units.ONE, "share of the dies that are good", "max")
     stacks: Number = figure(units.ONE, "memory stacks, as a real number")
-    silicon_price: Number = figure(units.MONEY, "price of the good dies")
-    memory_price: Number = figure(units.MONEY, "price of the memory stacks")
-    packaging_price: Number = figure(units.MONEY, "packaging, board, test and assembly")
-    price: Number = figure(units.MONEY, "price of a device")
-    power: Number = figure(units.WATT, "board power of a device")
-    purchase_per_hour: Number = figure(units.MONEY_PER_HOUR, "device and share of the server, written off")
-    electricity_per_hour: Number = figure(units.MONEY_PER_HOUR, "electricity of device, server and cooling")
-    hosting_per_hour: Number = figure(units.MONEY_PER_HOUR, "space, power supply and cooling")
-    cost_per_hour: Number = figure(units.MONEY_PER_HOUR, "cost of ownership of a device")
+    silicon_price: Number = figure(units.MONEY, "price of the good dies", "min")
+    memory_price: Number = figure(units.MONEY, "price of the memory stacks", "min")
+    packaging_price: Number = figure(units.MONEY, "packaging, board, test and assembly", "min")
+    price: Number = figure(units.MONEY, "price of a device", "min")
+    power: Number = figure(units.WATT, "board power of a device", "min")
+    purchase_per_hour: Number = figure(units.MONEY_PER_HOUR, "device and share of the server, written off", "min")
+    electricity_per_hour: Number = figure(units.MONEY_PER_HOUR, "electricity of device, server and cooling", "min")
+    hosting_per_hour: Number = figure(units.MONEY_PER_HOUR, "space, power supply and cooling", "min")
+    cost_per_hour: Number = figure(units.MONEY_PER_HOUR, "cost of ownership of a device", "min")
 
 
 CostFunction = Callable[[Platform], CostResult]

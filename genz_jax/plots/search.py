@@ -6,7 +6,7 @@ import numpy as np
 
 from genz_jax.base import units
 from genz_jax.plots.style import COLOURS, is_wide, new_figure, save, scaled
-from genz_jax.questions.search.result import DIM, SENSES, SearchResult, describe
+from genz_jax.questions.search.result import DIM, FIGURES, SearchResult, better, describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def front(
         ValueError: no such figure, or no candidate runs.
     """
     dataset = _running(result, x, y)
-    senses = {x: SENSES[x], y: SENSES[y]}
+    senses = {name: better(name) for name in (x, y)}
     drawn, axes = _axes(result)
     across, x_label = scaled(dataset[x])
     up, y_label = scaled(dataset[y])
@@ -72,7 +72,7 @@ def _draw_front(axes: "Axes", best: Any, factors: dict[str, float], colour: str,
     """Draw a front as the boundary of what it beats, and return where its points are."""
     x = next(iter(factors))
     places = tuple(best[name].values / factor for name, factor in factors.items())
-    axes.plot(*places, style, color=colour, lw=1.5, drawstyle="steps-post" if SENSES[x] == "min" else "steps-pre",
+    axes.plot(*places, style, color=colour, lw=1.5, drawstyle="steps-post" if better(x) == "min" else "steps-pre",
               marker="o" if style == "-" else "", ms=3.5, label=label)  # fmt: skip
     return places
 
@@ -95,7 +95,7 @@ def best_by_size(result: SearchResult, figure: str | None = None, path: str | No
         raise ValueError(f"best_by_size: all candidates have {sizes[0]} devices; search several, chips=range(1, 65)")
     drawn, axes = _axes(result)
     values, label = scaled(dataset[name])
-    reduce = np.fmin if SENSES[name] == "min" else np.fmax
+    reduce = np.fmin if better(name) == "min" else np.fmax
     groups = [("best that meets the SLO" if result.slo else "best", dataset["meets_slo"].values, COLOURS[0], "-")]
     if result.slo is not None:
         groups.append(("best whatever the SLO", np.ones(values.size, dtype=bool), "0.45", "--"))
@@ -136,8 +136,8 @@ def _running(result: SearchResult, *figures: str) -> Any:
     """
     dataset = result.dataset
     for name in figures:
-        if name not in dataset or name not in SENSES:
-            known = ", ".join(known for known in SENSES if known in dataset)
+        if name not in dataset or name not in FIGURES:
+            known = ", ".join(known for known in FIGURES if known in dataset)
             raise ValueError(f"figure {name!r}: must be one of {known}")
     runs = np.flatnonzero(dataset["feasible"].values)
     if not runs.size:
@@ -176,7 +176,7 @@ def _factor(array: Any) -> float:
 
 
 def _better(name: str) -> str:
-    return "more is better" if SENSES[name] == "max" else "less is better"
+    return "more is better" if better(name) == "max" else "less is better"
 
 
 def _scale(axes: "Axes", across: np.ndarray, up: np.ndarray, room: float = 1.0) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from genz_jax.base.fields import Number, near
-from genz_jax.base.units import BYTE, JOULE, JOULE_PER_TOKEN, ONE, REQUEST_RATE, SECOND, TOKEN_RATE
+from genz_jax.base.units import ONE
 from genz_jax.labelled import labels
 from genz_jax.machine.cost import CostModel, cost_per_million_tokens, device_cost
-from genz_jax.serving.goals import Goal
+from genz_jax.serving.goals import SYSTEM, Goal
 from genz_jax.specs import Platform
-from genz_jax.specs.figures import Result
+from genz_jax.specs.figures import Result, figure_metadata
 
 Objective = str | Callable[[Any, Platform], Number]
 """A figure of the stage, a figure of cost, or a function of the stage's result and the platform, of arrays."""
@@ -20,12 +20,10 @@ Objective = str | Callable[[Any, Platform], Number]
 Sense = str
 """What is better: "min" or "max"."""
 
-COSTS = ("area", "power", "price", "cost_per_hour")
+COSTS = tuple(name.removeprefix("system_") for name in SYSTEM)
 """Figures of the cost of a device; with `system_` before the name, of all devices."""
 
 _TOKENS = "cost_per_million_tokens"
-_SMALL: tuple[str, ...] = (SECOND, JOULE, JOULE_PER_TOKEN, BYTE)
-_LARGE: tuple[str, ...] = (TOKEN_RATE, REQUEST_RATE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,15 +139,14 @@ def name_of(objective: Objective) -> str:
 
 
 def meta_of(objective: Objective, result: Any) -> dict[str, Any]:
-    """Unit and description of an objective, from a result or the shapes of one."""
-    if not callable(objective):
-        figures = labels.flat_figures(result)
-        if objective in figures and "codes" not in figures[objective][1]:
-            meta = figures[objective][1]
-            return {"units": meta["units"], "long_name": meta["long_name"]}
-        _check_cost(objective, figures)
-        return Goal(objective).meta
-    return {"units": ONE, "long_name": name_of(objective)}
+    """Unit, description and which value is better of an objective, from a result or the shapes of one."""
+    if callable(objective):
+        return figure_metadata(ONE, name_of(objective), "min")
+    figures = labels.flat_figures(result)
+    if objective in figures and "codes" not in figures[objective][1]:
+        return figures[objective][1]
+    _check_cost(objective, figures)
+    return dict(Goal(objective).meta)
 
 
 def sense_of(objective: Objective, sense: Sense | None, meta: Mapping[str, Any]) -> float:
@@ -159,10 +156,7 @@ def sense_of(objective: Objective, sense: Sense | None, meta: Mapping[str, Any])
         ValueError: neither "min" nor "max", or a figure of which neither is known to be better.
     """
     if sense is None:
-        costs = (*COSTS, _TOKENS, "devices")
-        small = callable(objective) or objective.removeprefix("system_") in costs or meta["units"] in _SMALL
-        large = meta["units"] in _LARGE or objective in ("largest_batch", "longest_context", "free")
-        sense = "max" if large else "min" if small else None
+        sense = meta.get("better")
     if sense not in ("min", "max"):
         given = "is neither known to be better small nor large" if sense is None else f"has the sense {sense!r}"
         raise ValueError(f"reduce: {name_of(objective)!r} {given}; give sense='min' or sense='max'")

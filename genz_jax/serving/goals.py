@@ -1,25 +1,28 @@
 """Goals: what is made best, by the name of a figure or as a function of the user."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from genz_jax.base import units
-from genz_jax.base.fields import Number, near
+from genz_jax.base.fields import Number, field_at, near
 from genz_jax.machine.cost import CostResult
 from genz_jax.serving.results import RequestResult
 from genz_jax.specs import Platform
-
-MAXIMISED = ("throughput", "throughput_per_device", "interactivity")
-"""Figures that are better when they are larger; all others are better when they are smaller."""
+from genz_jax.specs.figures import Result, figure_metadata
 
 SYSTEM = {
-    "system_price": ("price", units.MONEY, "price of all devices"),
-    "system_power": ("power", units.WATT, "board power of all devices"),
-    "system_area": ("area", units.AREA, "die area of all devices"),
-    "system_cost_per_hour": ("cost_per_hour", units.MONEY_PER_HOUR, "cost of ownership of all devices"),
+    "system_area": figure_metadata(units.AREA, "die area of all devices", "min"),
+    "system_power": figure_metadata(units.WATT, "board power of all devices", "min"),
+    "system_price": figure_metadata(units.MONEY, "price of all devices", "min"),
+    "system_cost_per_hour": figure_metadata(units.MONEY_PER_HOUR, "cost of ownership of all devices", "min"),
 }
-"""Figures of cost times the devices: the figure of one device, unit and description."""
+"""Figures of cost times the devices; without `system_` the name is that of one device's figure."""
+
+COMBINED = SYSTEM | {
+    "cost_per_million_tokens": figure_metadata(units.MONEY_PER_MEGATOKEN, "cost of a million output tokens", "min")
+}
+"""Figures that are made of a cost and a result."""
 
 Objective = Callable[[RequestResult, Platform], Number]
 
@@ -39,20 +42,24 @@ class Goal:
     @property
     def sign(self) -> float:
         """−1 for what is maximised."""
-        return -1.0 if self.function is None and self.name in MAXIMISED else 1.0
+        return -1.0 if self.meta["better"] == "max" else 1.0
 
     @property
-    def meta(self) -> dict[str, str]:
-        """Unit and description."""
+    def meta(self) -> Mapping[str, Any]:
+        """Metadata, as of a figure."""
         if self.function is not None:
-            return {"units": units.ONE, "long_name": self.name}
-        if self.name == "cost_per_million_tokens":
-            return {"units": units.MONEY_PER_MEGATOKEN, "long_name": "cost of a million output tokens"}
-        if self.name in SYSTEM:
-            return {"units": SYSTEM[self.name][1], "long_name": SYSTEM[self.name][2]}
-        kind = CostResult if self.name in figure_names(CostResult) else RequestResult
-        field = next(f for f in dataclasses.fields(kind) if f.name == self.name)
-        return {"units": field.metadata["units"], "long_name": field.metadata["long_name"]}
+            return figure_metadata(units.ONE, self.name, "min")
+        return metadata(self.name, CostResult, RequestResult)
+
+
+def metadata(name: str, *kinds: type[Result]) -> Mapping[str, Any]:
+    """Metadata of a figure that is made of a cost and a result, or else of the first of these classes that has it.
+
+    Raises:
+        KeyError: none has it.
+    """
+    kind = next((kind for kind in kinds if name in figure_names(kind)), None)
+    return COMBINED[name] if kind is None else field_at(kind, name)
 
 
 def figure_names(kind: Any) -> tuple[str, ...]:
@@ -68,7 +75,7 @@ def read_goal(objective: "str | Objective") -> Goal:
     """
     if callable(objective):
         return Goal(getattr(objective, "__name__", "objective"), objective)
-    known = (*figure_names(CostResult), *SYSTEM, "cost_per_million_tokens", *figure_names(RequestResult))
+    known = (*figure_names(CostResult), *COMBINED, *figure_names(RequestResult))
     if objective not in known:
         raise ValueError(f"objective = {objective!r}: no figure of cost or of a request{near(str(objective), known)}")
     return Goal(objective)

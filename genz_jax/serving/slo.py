@@ -5,14 +5,17 @@ from typing import Any
 import jax.numpy as jnp
 
 from genz_jax.base import units
-from genz_jax.base.fields import Number, Spec, number
+from genz_jax.base.fields import Number, Spec, field_at, number
 from genz_jax.serving.results import RequestResult
 
-CEILINGS = {"ttft": "ttft", "tpot": "tpot", "e2e": "latency"}
-"""Figure of a request that each limit of an `SLO` bounds from above."""
+_FIGURES = {name: name for name in ("ttft", "tpot", "throughput", "interactivity")} | {"e2e": "latency"}
+"""Figure of a request that each limit of an `SLO` bounds."""
 
-FLOORS = {"throughput": "throughput", "interactivity": "interactivity"}
-"""Figure of a request that each limit of an `SLO` bounds from below."""
+CEILINGS = {limit: name for limit, name in _FIGURES.items() if field_at(RequestResult, name)["better"] == "min"}
+"""Those that are bounded from above."""
+
+FLOORS = {limit: name for limit, name in _FIGURES.items() if field_at(RequestResult, name)["better"] == "max"}
+"""Those that are bounded from below."""
 
 
 class SLO(Spec):

@@ -2,13 +2,14 @@
 
 import dataclasses
 import enum
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import numpy as np
 
 from genz_jax.base import units
 from genz_jax.base.formats import Format
+from genz_jax.base.html import html_table
 from genz_jax.specs.reasons import REASONS, Reason
 
 
@@ -32,9 +33,25 @@ BOUNDS = {
 FORMAT_WORDS = {member: f"{member.name} arithmetic" for member in Format}
 
 
-def figure(unit: str, long_name: str, **options: Any) -> Any:
-    """Declare a figure of a result: its unit and description."""
-    return eqx.field(metadata={"units": unit, "long_name": long_name}, **options)
+Better = Literal["min", "max"]
+"""Which value of a figure is better: the smaller or the larger one."""
+
+
+def figure(unit: str, long_name: str, better: Better | None = None, **options: Any) -> Any:
+    """Declare a figure of a result.
+
+    Args:
+        unit: base unit.
+        long_name: description.
+        better: "min" where a smaller value is better, "max" where a larger one is, None where neither is.
+        **options: those of `equinox.field`, such as `default`.
+    """
+    return eqx.field(metadata=figure_metadata(unit, long_name, better), **options)
+
+
+def figure_metadata(unit: str, long_name: str, better: Better | None = None) -> dict[str, Any]:
+    """Metadata of a figure; arguments as for `figure`."""
+    return {"units": unit, "long_name": long_name, "better": better}
 
 
 def code(enumeration: type[enum.IntEnum], long_name: str, **options: Any) -> Any:
@@ -84,7 +101,14 @@ class Result(eqx.Module):
         return found
 
     def __str__(self) -> str:
-        lines = []
+        return "\n".join(f"{name:<24} {text:>22}   {meaning}" for name, text, meaning in self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """What is printed of each figure: name, value and description."""
+        rows = []
         for name, (value, meta) in self.figures().items():
             array = np.asarray(value)
             if array.ndim:
@@ -99,5 +123,5 @@ class Result(eqx.Module):
                 text = "yes" if array else "no"
             else:
                 text = units.show(float(array), meta["units"])
-            lines.append(f"{name:<24} {text:>22}   {meta['long_name']}")
-        return "\n".join(lines)
+            rows.append((name, text, meta["long_name"]))
+        return rows

@@ -8,33 +8,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genz_jax.base import units
+from genz_jax.base.html import html_table
+from genz_jax.machine.cost import CostResult
 from genz_jax.questions.search import candidates as c
 from genz_jax.reduce.pareto import pareto
+from genz_jax.serving import goals
+from genz_jax.serving.results import RequestResult, StageResult
 from genz_jax.serving.slo import CEILINGS, FLOORS, SLO
 from genz_jax.specs import Parallelism
+from genz_jax.specs.figures import Better
 from genz_jax.specs.reasons import REASONS, Reason
 
 if TYPE_CHECKING:
     import xarray as xr
 
-SENSES = {
-    "ttft": "min",
-    "tpot": "min",
-    "latency": "min",
-    "batch_time": "min",
-    "throughput": "max",
-    "throughput_per_device": "max",
-    "interactivity": "max",
-    "memory": "min",
-    "energy": "min",
-    "energy_per_token": "min",
-    "devices": "min",
-    "cost_per_hour": "min",
-    "cost_per_million_tokens": "min",
-}
-"""Whether more or less of a figure is better."""
+FIGURES = (
+    "ttft",
+    "tpot",
+    "latency",
+    "batch_time",
+    "throughput",
+    "throughput_per_device",
+    "interactivity",
+    "memory",
+    "energy",
+    "energy_per_token",
+    "devices",
+    "cost_per_hour",
+    "cost_per_million_tokens",
+)
+"""Figures that candidates are compared by."""
 
-FRONT = {"interactivity": "max", "throughput_per_device": "max"}
+FRONT = ("interactivity", "throughput_per_device")
 TIE = 1e-5  # candidates this close in the objective are equal: figures are in float32
 SHOWN = 8
 DIM = "candidate"
@@ -73,7 +78,7 @@ class SearchResult:
         """Places of the candidates that meet the SLO, best first; of equal ones that with fewer devices comes first."""
         good = np.flatnonzero(self.dataset["meets_slo"].values)
         values = self.dataset[self.objective].values[good].astype(float)
-        value = -values if SENSES[self.objective] == "max" else values
+        value = -values if better(self.objective) == "max" else values
         order = np.lexsort((self.dataset["devices"].values[good], value))
         if not order.size:
             return good
@@ -123,10 +128,18 @@ class SearchResult:
         dataset = self.dataset
         if slo:
             dataset = dataset.isel({DIM: np.flatnonzero(dataset["meets_slo"].values)})
-        return pareto(dataset, FRONT if objectives is None else objectives)
+        return pareto(dataset, {name: better(name) for name in FRONT} if objectives is None else objectives)
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+    def _repr_html_(self) -> str:
+        return html_table(str(self))
+
+
+def better(figure: str) -> Better:
+    """Which value of one of `FIGURES` is better: "min" or "max"."""
+    return goals.metadata(figure, RequestResult, StageResult, CostResult)["better"]
 
 
 def describe(dataset: "xr.Dataset", at: int) -> str:

@@ -13,7 +13,7 @@ from genz_jax.base.axes import Axis
 from genz_jax.base.fields import near
 from genz_jax.machine.cost import CostModel, device_cost
 from genz_jax.questions.search import candidates as c
-from genz_jax.questions.search.result import DIM, SENSES, SearchResult
+from genz_jax.questions.search.result import DIM, FIGURES, SearchResult
 from genz_jax.questions.search.space import SearchSpace
 from genz_jax.questions.sweep import ask
 from genz_jax.serving.slo import CEILINGS, FLOORS, SLO
@@ -148,7 +148,7 @@ def _objective(name: str | None, stage: str) -> str:
     """
     common = {"throughput", "throughput_per_device", "memory", "energy", "devices", "latency", "batch_time"}
     common |= {"cost_per_hour", "cost_per_million_tokens"}
-    figures = {"request": set(SENSES) - {"batch_time"}, "prefill": common, "decode": common, "encode": common}
+    figures = {"request": set(FIGURES) - {"batch_time"}, "prefill": common, "decode": common, "encode": common}
     if stage not in figures:
         raise ValueError(f"stage = {stage!r}: search takes one of {', '.join(figures)}")
     if name is None:

@@ -190,7 +190,7 @@ def measure(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0)
         return value if value.ndim == 0 else value[workload or 0] if value.shape[0] > 1 else value[0]
 
     def of_cost(name: str) -> Any:
-        return getattr(cost, SYSTEM[name][0]) * devices if name in SYSTEM else getattr(cost, name)
+        return getattr(cost, name.removeprefix("system_")) * (devices if name in SYSTEM else 1.0)
 
     goal = form.goal
     if goal.function is not None:

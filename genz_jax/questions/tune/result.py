@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genz_jax.base import units
+from genz_jax.base.html import html_table
 from genz_jax.labelled import labels
 from genz_jax.machine.cost import CostResult
 from genz_jax.questions.tune.problem import SPREAD
@@ -155,6 +156,9 @@ class TuneResult:
         figures = self.cost.figures()
         parts = [f"{text} {units.show(float(figures[n][0]), figures[n][1]['units'])}" for n, text in shown.items()]
         return "\n".join([*lines, "; ".join(parts), *self._certified()])
+
+    def _repr_html_(self) -> str:
+        return html_table(str(self))
 
     def told(self, held: Held) -> str:
         """What relaxing a limit by a round step is worth, in words."""
