@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import numpy as np

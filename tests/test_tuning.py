@@ -1,5 +1,6 @@
 """Tuning against closed forms, brute force through other paths, and finite differences."""
 
+import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,9 @@ def test_table_shows_optimum_limits_worth_and_certificate(found):
     text = str(found)
     for part in ("least power of llama-3.1-8b", "flops", "mem_bw", "ttft", "at most", "more:", "evaluations", "bound"):
         assert part in text
+    shown = ElementTree.fromstring(found._repr_html_())
+    assert shown.tag == "table"
+    assert " ".join(shown.itertext()).split() == text.split()
 
 
 def test_convergence_shows_starts_best_and_optimum(found, tmp_path):

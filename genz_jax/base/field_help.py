@@ -58,4 +58,5 @@ def _shown(default: Any, unit: str) -> str:
         return units.show(default, unit)
     if isinstance(default, tuple) and default:
         return f"({', '.join(type(item).__name__ for item in default)})"
-    return str(default) if isinstance(default, str | bool | tuple | None) else f"{type(default).__name__}()"
+    plain = isinstance(default, str | bool | int | float | tuple | None)
+    return str(default) if plain else f"{type(default).__name__}()"
