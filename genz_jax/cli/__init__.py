@@ -50,8 +50,27 @@ def _errors_as_one_line() -> Iterator[None]:
         message = str(error) or type(error).__name__
     else:
         return
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {_one_line(message)}", err=True)
     raise typer.Exit(2)
+
+
+_SPELT = {
+    "gz.models()": "genz-jax models",
+    "gz.platforms()": "genz-jax platforms",
+    "gz.workloads()": "genz-jax workloads",
+    "gz.sweep": "genz-jax sweep",
+    "gz.Speculation(gz.model(…))": "--draft MODEL",
+    "stage='encode'": "--stage encode",
+    " or a gz.Assumptions": "",
+}
+"""What messages of the library call by its name in Python: how it is said on the command line."""
+
+
+def _one_line(message: str) -> str:
+    """A message of the library in one line, in the words of the command line."""
+    for python, command in _SPELT.items():
+        message = message.replace(python, command)
+    return " ".join(message.split())
 
 
 def _no_output(error: OSError) -> None:
@@ -123,7 +142,7 @@ def run() -> None:
     """Run the command line as a process of its own: warnings are lines, and all of the output is written."""
 
     def show(message: Warning | str, *where: Any) -> None:
-        typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+        typer.echo(f"warning: {_one_line(str(message))}", err=True)
 
     warnings.showwarning = show
     if sys.stdout is None:

@@ -1,6 +1,7 @@
-"""Cases: the options of a command as one case."""
+"""Cases: the text of options as a case, limits and constants of the cost model."""
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 from genz_jax import catalog
 from genz_jax.base import axes
 from genz_jax.base.axes import Axis
-from genz_jax.base.fields import Label, Spec, field_at
+from genz_jax.base.fields import Label, Spec, field_at, near
 from genz_jax.labelled.context_limit import ContextWarning
 from genz_jax.labelled.inputs import read_case
+from genz_jax.machine.cost import CostModel
 from genz_jax.serving.evaluate import Case
+from genz_jax.serving.slo import CEILINGS, FLOORS
 from genz_jax.specs import DecodeChunk, PrefillChunk, Speculation, Workload
 from genz_jax.specs.numbers import SPECS, find_number
 
@@ -35,6 +38,9 @@ _OPTIONS = {  # name of the option: the number that it sets
 }
 
 
+_PREFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "Ki": 2.0**10, "Mi": 2.0**20}
+
+
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """What the options ask for.
@@ -43,19 +49,33 @@ class Asked:
         case: the specs, with axes where there are lists and axes.
         stage: the stage that is asked for.
         assumptions: name of the assumptions.
+        workloads: the workloads by the names that were given.
     """
 
     case: Case
     stage: str
     assumptions: str
+    workloads: list[str]
 
-    def call(self, function: Callable[..., Any], **options: Any) -> Any:
-        """Call `gz.estimate` or `gz.sweep` with what is asked for."""
+    @property
+    def specs(self) -> tuple[Any, ...]:
+        """Model, platform, workload, parallelism and precision."""
         case = self.case
-        specs = (case.model, case.platform, case.workload, case.parallelism, case.precision)
-        asked = {"speculation": case.speculation, "stage": self.stage, "assumptions": self.assumptions}
-        asked["engine"] = case.engine
-        return function(*specs, **asked, **options)
+        return case.model, case.platform, case.workload, case.parallelism, case.precision
+
+    def of_requests(self, function: Callable[..., Any], *first: Any, **options: Any) -> Any:
+        """Call a function that knows requests alone, such as `gz.tune`; `first` stands before the specs."""
+        return function(*first, *self.specs, engine=self.case.engine, assumptions=self.assumptions, **options)
+
+    def of_stage(self, function: Callable[..., Any], **options: Any) -> Any:
+        """Call a function that takes every stage, such as `gz.sweep`."""
+        return self.of_requests(function, speculation=self.case.speculation, stage=self.stage, **options)
+
+
+def whole_number(text: str) -> str:
+    """A number of tokens or requests without its prefix: 128k is 128000, 128Ki is 131072; other text as it is."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(k|K|M|Ki|Mi)\s*", text)
+    return repr(float(found[1]) * _PREFIXES[found[2]]) if found else text
 
 
 def comma_list(option: str, given: str | Sequence[str] | None) -> list[str]:
@@ -117,12 +137,15 @@ def read(options: Mapping[str, Any], axis_texts: Sequence[str] = ()) -> Asked:
         if not equals:
             raise ValueError(f"--axis {text!r}: must be NAME=VALUES, for example tp=1,2,4 or mem_bw=1TB/s:9TB/s:50:log")
         changes.add("--axis", name, read_axis(text, values, changes.whole(name)))
-    return Asked(changes.applied(), _read_stage(options["stage"], chunks, speculation), options["assumptions"])
+    stage = _read_stage(options["stage"], chunks, speculation)
+    return Asked(changes.applied(), stage, options["assumptions"], names["workload"])
 
 
 def _read_stage(given: str | None, chunks: dict[str, Any], speculation: Speculation | None) -> str:
     if chunks and given not in (None, "chunked"):
         raise ValueError(f"--stage = {given!r}: --prefill and --decode chunks are for the stage 'chunked'")
+    if speculation is None and given in ("speculative_prefill", "speculative_decode"):
+        raise ValueError(f"--stage = {given!r}: needs the draft model, --draft MODEL or --draft mtp")
     return given or ("chunked" if chunks else "speculative_decode" if speculation else "request")
 
 
@@ -168,18 +191,19 @@ def read_axis(text: str, values: str, whole: bool) -> Axis:
     Raises:
         ValueError: no values, or no such form.
     """
+    read = whole_number if whole else str
     values, at, dim = (part.strip() for part in values.partition("@"))
     parts = [part.strip() for part in values.split(":")]
     if not values or (at and not dim):
         raise ValueError(f"--axis {text!r}: {'no name after @' if values else 'no values'}; write e.g. tp=1,2,4@tp")
     try:
         if len(parts) == 1:
-            return axes.axis([value.strip() for value in values.split(",")], dim or None)
+            return axes.axis([read(value.strip()) for value in values.split(",")], dim or None)
         if len(parts) not in (3, 4) or parts[3:] not in ([], ["lin"], ["log"]) or not parts[2].isdigit():
             raise ValueError("must be values with commas, or START:STOP:NUM with :lin or :log after it")
         spaced = axes.geomspace if parts[3:] == ["log"] else axes.linspace
         with np.errstate(all="ignore"):  # ends that are not finite are refused by the field
-            made = spaced(parts[0], parts[1], int(parts[2]), dim or None)
+            made = spaced(read(parts[0]), read(parts[1]), int(parts[2]), dim or None)
     except ValueError as error:
         raise ValueError(f"--axis {text!r}: {error}") from None
     return Axis(np.unique(np.round(made.values)), made.dims, made.unit) if whole else made
@@ -212,7 +236,7 @@ class _Changes:
         found = self.find(name)
         if found in self.values:
             raise ValueError(f"{'.'.join(found)}: given twice, by {self.values[found][0]} and {option}; give it once")
-        self.values[found] = (option, value)
+        self.values[found] = (option, whole_number(value) if self.whole(name) and isinstance(value, str) else value)
 
     def applied(self) -> Case:
         """The case with the new values."""
@@ -221,3 +245,38 @@ class _Changes:
             new = {path: value for (owner, path), (_, value) in self.values.items() if owner == what}
             parts[what] = self.parts[what].replace(**new)
         return dataclasses.replace(self.case, **parts)
+
+
+def pairs(option: str, texts: Sequence[str] | None) -> dict[str, str]:
+    """Names and values of an option that is repeated.
+
+    Raises:
+        ValueError: not NAME=VALUE, or a name twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name or not value:
+            raise ValueError(f"{option} {text!r}: must be NAME=VALUE")
+        if name in found:
+            raise ValueError(f"{option} {name!r}: given twice; give it once")
+        found[name] = value
+    return found
+
+
+def read_limits(texts: Sequence[str] | None) -> dict[str, str]:
+    """Limits of a service level objective by name, as text.
+
+    Raises:
+        ValueError: not NAME=LIMIT, no such limit, or one given twice.
+    """
+    limits = pairs("--slo", texts)
+    for name in limits:
+        if name not in CEILINGS | FLOORS:
+            raise ValueError(f"--slo {name!r}: no such limit{near(name, CEILINGS | FLOORS)}")
+    return limits
+
+
+def read_cost_model(node: str, memory: str, constants: Sequence[str] | None) -> CostModel:
+    """The cost model of a node and memory with changed constants."""
+    return CostModel.preset(node, memory).replace(**pairs("--constant", constants))

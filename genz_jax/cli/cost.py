@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from genz_jax.cli import money, options as o
+from genz_jax.cli import options as o, outputs
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,52 +14,39 @@ Examples:
       -o out.nc --plot out.png
   genz-jax cost -p H100-SXM --set mem_capacity="192 GB" --json
 """
-FILES = (".nc", ".zarr")
-PICTURES = (".png", ".pdf", ".svg")
 
 
 def cost(
     platform: o.Platforms,
     set: o.Changes = None,
-    node: money.Node = "5nm",
-    memory: money.Memory = "hbm3",
-    constant: money.Constants = None,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Write the Dataset to FILE.nc or FILE.zarr.")
-    ] = None,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw the parts of the cost to FILE.png, FILE.pdf or FILE.svg.")
-    ] = None,
+    node: o.Node = "5nm",
+    memory: o.Memory = "hbm3",
+    constant: o.Constants = None,
+    out: Annotated[str | None, outputs.out("the Dataset")] = None,
+    plot: Annotated[str | None, outputs.plot("the parts of the cost")] = None,
     json: o.Json = False,
 ) -> None:
     """Estimate what devices cost: die area, price, power, ownership."""
     from genz_jax import catalog, cost as evaluate, plots
-    from genz_jax.base import files
-    from genz_jax.cli import cases, show
+    from genz_jax.cli import cases
 
-    for path, endings in ((out, FILES), (plot, PICTURES)):
-        if path is not None:
-            files.check_target(path, endings)
+    target = outputs.Outputs(out, plot, json)
     names = cases.comma_list("--platform", platform)
-    changes = money.pairs("--set", set)
+    changes = cases.pairs("--set", set)
     chips = {}
     for name in names:
         chip = catalog.platform(name)
         chips[chip.name] = chip.replace(**changes) if changes else chip
     if len(chips) < len(names):
         raise ValueError(f"--platform = {','.join(names)!r}: a platform stands twice; give it once")
-    costs: xr.Dataset = evaluate(chips, money.read_cost_model(node, memory, constant))
-    if out is not None:
-        files.save(costs, out)
-    if plot is not None:
-        plots.cost_breakdown(costs, plot)
-    if json:
-        show.print_json(_tree(costs) | {"out": out, "plot": plot})
-        return
-    _print(costs)
-    for path in (out, plot):
-        if path is not None:
-            show.line(f"written: {path}")
+    with outputs.waiting():
+        costs: xr.Dataset = evaluate(chips, cases.read_cost_model(node, memory, constant))
+    target.finish(
+        costs,
+        draw=lambda path: plots.cost_breakdown(costs, path),
+        tree=lambda: _tree(costs),
+        tables=lambda: _print(costs),
+    )
 
 
 def _tree(costs: "xr.Dataset") -> dict[str, Any]:

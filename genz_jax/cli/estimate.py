@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from genz_jax.cli import options as o
+from genz_jax.cli import options as o, outputs
+from genz_jax.cli.case_options import NAMED, case_options
 
 if TYPE_CHECKING:
+    from genz_jax import Fit
     from genz_jax.cli.cases import Asked
-    from genz_jax.questions.fit import Fit
     from genz_jax.specs.figures import Result
 
 EXAMPLES = """\b
@@ -35,31 +36,9 @@ FITTED = ("request", "prefill", "decode", "memory")
 SIZES = ("tp", "ep", "cp", "pp", "dp")
 
 
+@case_options(one=NAMED)
 def estimate(
-    model: o.OneModel,
-    platform: o.OnePlatform,
-    workload: o.OneWorkload = None,
-    batch: o.Batch = None,
-    beams: o.Beams = None,
-    input: o.Input = None,
-    output: o.Output = None,
-    tp: o.TensorParallel = None,
-    ep: o.ExpertParallel = None,
-    pp: o.PipelineParallel = None,
-    micro_batches: o.MicroBatches = None,
-    dp: o.DataParallel = None,
-    cp: o.ContextParallel = None,
-    precision: o.OnePrecision = None,
-    stage: o.Stage = None,
-    max_num_batched_tokens: o.TokensPerStep = None,
-    max_num_seqs: o.MaxSequences = None,
-    assumptions: o.AssumptionsName = "default",
-    set: o.Changes = None,
-    prefill: o.PrefillChunks = None,
-    decode: o.DecodeChunks = None,
-    draft: o.Draft = None,
-    draft_tokens: o.DraftTokens = None,
-    acceptance: o.Acceptance = None,
+    asked: "Asked",
     breakdown: o.Breakdown = False,
     operators: o.Operators = False,
     json: o.Json = False,
@@ -68,29 +47,27 @@ def estimate(
 
     Ends with exit code 1 where the point does not run.
     """
-    given = locals()
     from genz_jax import estimate as evaluate
-    from genz_jax.cli import cases
-    from genz_jax.labelled.context_limit import ContextWarning
-    from genz_jax.questions.fit import fit
     from genz_jax.questions.sweep import ask
 
-    for what in ("model", "platform", "workload", "precision"):
-        if "," in (given[what] or ""):
-            raise ValueError(f"--{what} = {given[what]!r}: estimate takes one; for several use genz-jax sweep")
-    asked = cases.read(given)
     ask(asked.stage, asked.assumptions, None, breakdown, operators)
-    result = asked.call(evaluate, operators=operators)
-    held: Fit | None = None
-    if asked.stage in FITTED and asked.case.speculation is None:
-        case = asked.case
-        specs = (case.model, case.platform, case.workload, case.parallelism, case.precision)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ContextWarning)  # told once is enough
-            held = fit(*specs, engine=case.engine, assumptions=asked.assumptions)
+    with outputs.waiting():
+        result = asked.of_stage(evaluate, operators=operators)
+        held = _fit(asked)
     (_print_json if json else _print_tables)(asked, result, held, breakdown, operators)
     if not bool(result.feasible):  # type: ignore[attr-defined]
         raise typer.Exit(1)
+
+
+def _fit(asked: "Asked") -> "Fit | None":
+    """What the memory holds; None for a stage of which it is not told."""
+    from genz_jax import ContextWarning, fit
+
+    if asked.stage not in FITTED or asked.case.speculation is not None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ContextWarning)  # told once is enough
+        return asked.of_requests(fit)
 
 
 def _devices(asked: "Asked") -> int:
@@ -164,8 +141,7 @@ def _print_tables(asked: "Asked", result: "Result", held: "Fit | None", breakdow
     show.table("", [("figure", "left"), ("value", "right"), ("meaning", "left")], rows)
     if held is not None:
         show.line()
-        for text in str(held).splitlines():
-            show.line(text)
+        show.lines(str(held))
     stages = _stages(asked, result)
     if breakdown and bool(result.feasible):  # type: ignore[attr-defined]
         _print_breakdown(stages)

@@ -1,4 +1,4 @@
-"""Options that several commands have, and completion of names."""
+"""Options that several commands have, and completion of names; `case_options` says which of them describe a case."""
 
 from typing import Annotated
 
@@ -48,9 +48,6 @@ def _assumptions(incomplete: str) -> list[str]:
     return _completions(["default", "genz"], incomplete)
 
 
-OTHER_STAGES = ("stage", "prefill", "decode", "draft", "draft_tokens", "acceptance")
-"""Options that a command for requests alone has not."""
-
 _MODEL_HELP = "Model, or a Hugging Face config.json; all names: genz-jax models."
 _PLATFORM_HELP = "Platform; all names: genz-jax platforms."
 _WORKLOAD_HELP = "Workload; all names: genz-jax workloads. Other options override its numbers."
@@ -87,7 +84,12 @@ Precisions = Annotated[
 ]
 Batch = Annotated[str | None, typer.Option(metavar="N", help="Requests at once [default: 1].")]
 Beams = Annotated[str | None, typer.Option(metavar="N", help="Beams of a request [default: 1].")]
-Input = Annotated[str | None, typer.Option("--input", metavar="N", help="Prompt tokens of a request [default: 1024].")]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input", metavar="N", help="Prompt tokens of a request, such as 2048, 128k (128000) or 128Ki [default: 1024]."
+    ),
+]
 Output = Annotated[
     str | None, typer.Option("--output", metavar="N", help="Generated tokens of a request [default: 128].")
 ]
@@ -175,3 +177,31 @@ Breakdown = Annotated[bool, typer.Option("--breakdown", help="Latency by compone
 Operators = Annotated[bool, typer.Option("--operators", help="Figures of every operator too.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, numbers in base units, and nothing else.")]
 Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="Part of a name or alias, or a pattern with * and ?.")]
+Axes = Annotated[
+    list[str] | None, typer.Option("--axis", metavar="NAME=VALUES", help="Sweep a number; see below. May be repeated.")
+]
+AxesOfSweep = Annotated[
+    list[str] | None,
+    typer.Option("--axis", metavar="NAME=VALUES", help="Sweep a number, as genz-jax sweep does. May be repeated."),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slo",
+        metavar="NAME=LIMIT",
+        help="A limit: ttft, tpot, e2e (at most), throughput, interactivity (at least), such as tpot=20ms. "
+        "May be repeated.",
+    ),
+]
+Node = Annotated[str, typer.Option("--node", metavar="NAME", help="Process node: 7nm, 5nm or 3nm.", show_default=True)]
+Memory = Annotated[
+    str, typer.Option("--memory", metavar="NAME", help="Memory: hbm2e, hbm3, hbm3e or hbm4.", show_default=True)
+]
+Constants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--constant",
+        metavar="NAME=VALUE",
+        help="Change a constant of the cost model, such as gross_margin=0. May be repeated.",
+    ),
+]

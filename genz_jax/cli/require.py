@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genz_jax.cli import options as o
-from genz_jax.cli.limits import Limits
+from genz_jax.cli import options as o, outputs
+from genz_jax.cli.case_options import case_options
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from genz_jax.cli.cases import Asked
     from genz_jax.serving.slo import SLO
 
 EXAMPLES = """\b
@@ -33,117 +34,63 @@ ROWS = 40
 """Rows of the table at most."""
 
 
+@case_options(axes=o.AxesOfSweep, stages=False)
 def require(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Number that is asked for; see below.")],
-    model: o.Models,
-    platform: o.Platforms,
-    slo: Limits = None,
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUES", help="Sweep a number, as genz-jax sweep does. May be repeated."),
-    ] = None,
-    workload: o.Workloads = None,
-    batch: o.Batch = None,
-    beams: o.Beams = None,
-    input: o.Input = None,
-    output: o.Output = None,
-    tp: o.TensorParallel = None,
-    ep: o.ExpertParallel = None,
-    pp: o.PipelineParallel = None,
-    micro_batches: o.MicroBatches = None,
-    dp: o.DataParallel = None,
-    cp: o.ContextParallel = None,
-    precision: o.Precisions = None,
-    max_num_batched_tokens: o.TokensPerStep = None,
-    max_num_seqs: o.MaxSequences = None,
-    assumptions: o.AssumptionsName = "default",
-    set: o.Changes = None,
+    *,
+    slo: o.Limits = None,
+    asked: "Asked",
     over: Annotated[
         str | None, typer.Option(metavar="DIM", help="What serves all places of a dimension, such as workload.")
     ] = None,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Write the Dataset to FILE.nc or FILE.zarr.")
-    ] = None,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw the requirement to FILE.png, FILE.pdf or FILE.svg.")
-    ] = None,
+    out: Annotated[str | None, outputs.out("the Dataset")] = None,
+    plot: Annotated[str | None, outputs.plot("the requirement")] = None,
     json: o.Json = False,
 ) -> None:
     """Invert the model: what is needed to meet an objective.
 
     Ends with exit code 1 where nothing meets it.
     """
-    given = locals()
-    import sys
-
     from genz_jax import plots, require as invert
-    from genz_jax.base import files
-    from genz_jax.cli import cases, show
 
-    check_outputs(out, plot)
-    asked = cases.read(given | dict.fromkeys(o.OTHER_STAGES), axis or [])
-    case = asked.case
-    dataset: xr.Dataset = invert(
-        target,
-        case.model,
-        case.platform,
-        case.workload,
-        case.parallelism,
-        case.precision,
-        slo=_objective(given),
-        engine=case.engine,
-        assumptions=asked.assumptions,
-        over=over,
-        progress=sys.stderr.isatty(),
+    written = outputs.Outputs(out, plot, json)
+    limits = _objective(slo, asked.workloads)
+    with outputs.waiting():
+        dataset: xr.Dataset = asked.of_requests(invert, target, slo=limits, over=over, progress=outputs.on_terminal())
+    written.finish(
+        dataset,
+        draw=lambda path: plots.requirement(dataset, path=path),
+        tree=lambda: _tree(dataset),
+        tables=lambda: _print(dataset),
     )
-    if out is not None:
-        files.save(dataset, out)
-    if plot is not None:
-        plots.requirement(dataset, path=plot)
-    if json:
-        show.print_json(_tree(dataset) | {"out": out, "plot": plot})
-    else:
-        _print(dataset)
-        for path in (out, plot):
-            if path is not None:
-                show.line(f"written: {path}")
     if not bool(dataset["feasible"].any()):
         raise typer.Exit(1)
 
 
-def check_outputs(out: str | None, plot: str | None) -> None:
-    """Raise ValueError, before any work, where an output cannot be written."""
-    from genz_jax.base import files
-    from genz_jax.cli.sweep import FILES, PICTURES, check_writer
+def _objective(texts: list[str] | None, workloads: list[str]) -> "SLO":
+    """The limits that are given, else those of the workloads.
 
-    if out is not None:
-        files.check_target(out, FILES)
-        check_writer(out)
-    if plot is not None:
-        files.check_target(plot, PICTURES)
-
-
-def _objective(given: Mapping[str, Any]) -> "SLO":
-    """The limits that are given, else those of the workloads."""
+    Raises:
+        ValueError: neither is given.
+    """
     from genz_jax import SLO
     from genz_jax.cli import cases
-    from genz_jax.cli.limits import read_limits
     from genz_jax.questions.require.requirements import catalogue_slo
 
     limits: dict[str, Any] = {}
-    for name, text in read_limits(given["slo"]).items():
+    for name, text in cases.read_limits(texts).items():
         spread = "," in text or ":" in text
         limits[name] = cases.read_axis(f"{name}={text}", text, False) if spread else text
-    names = cases.comma_list("--workload", given["workload"])
-    if limits or not names:
-        return SLO(**limits)
-    return catalogue_slo(names, listed=len(names) > 1)
+    if not limits and not workloads:
+        raise ValueError("--slo: no limit is given; give one, such as --slo tpot=20ms, or a workload that has limits")
+    return SLO(**limits) if limits else catalogue_slo(workloads, listed=len(workloads) > 1)
 
 
 def _points(dataset: "xr.Dataset") -> list[dict[str, Any]]:
     """Every point: where it is, the value, what sets it, why there is none, and the best that can be reached."""
     import numpy as np
 
+    from genz_jax.cli import show
     from genz_jax.labelled import labels
 
     name = dataset.attrs["target"]
@@ -154,10 +101,6 @@ def _points(dataset: "xr.Dataset") -> list[dict[str, Any]]:
     for place in np.ndindex(*dims.values()):
         at = dict(zip(dims, place, strict=True))
         here = full[name].isel(at)
-        coords = {
-            str(key): {"value": coord.values.item(), "unit": coord.attrs.get("units")}
-            for key, coord in here.coords.items()
-        }
         others = {
             str(what): {"value": full[what].isel(at).values.item(), "unit": full[what].attrs["units"]}
             for what in full
@@ -165,7 +108,7 @@ def _points(dataset: "xr.Dataset") -> list[dict[str, Any]]:
         }
         found.append(
             {
-                "at": coords,
+                "at": show.place(here),
                 name: {"value": here.values.item(), "unit": here.attrs["units"]},
                 "feasible": bool(full["feasible"].isel(at).values),
                 "reason": str(text["reason"].isel(at).values),
@@ -202,7 +145,7 @@ def _print(dataset: "xr.Dataset") -> None:
     columns += [(key.replace("_", " "), "right") for key in best] + [("set by", "left")]
     rows = []
     for point in points[:ROWS]:
-        cells = [_shown(point["at"][key]) for key in varies] + [_value(point[name])]
+        cells = [show.coordinate(point["at"][key]) for key in varies] + [_value(point[name])]
         cells += [str(point[key]["value"]) for key in binding]
         cells += [show.quantity(point[key]["value"], point[key]["unit"]) for key in best]
         why = LIMITS[Limit[point["limit"]]] if point["feasible"] else f"cannot: {OBSTACLES[Obstacle[point['reason']]]}"
@@ -216,13 +159,6 @@ def _print(dataset: "xr.Dataset") -> None:
             unit = points[0][name]["unit"]
             low, middle, high = (units.show(v, unit) for v in (values[0], values[len(values) // 2], values[-1]))
             show.line(f"{name}: from {low} to {high}, median {middle}")
-
-
-def _shown(coord: Mapping[str, Any]) -> str:
-    from genz_jax.base import units
-
-    value = coord["value"]
-    return value if isinstance(value, str) else units.show(value, coord["unit"] or units.ONE)
 
 
 def _value(quantity: Mapping[str, Any]) -> str:

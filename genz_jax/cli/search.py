@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genz_jax.cli import options as o
-from genz_jax.cli.limits import Limits, read_limits
+from genz_jax.cli import options as o, outputs
+from genz_jax.cli.case_options import case_options
 
 if TYPE_CHECKING:
+    from genz_jax.cli.cases import Asked
     from genz_jax.questions.search.result import SearchResult
 
 EXAMPLES = """\b
@@ -26,19 +27,14 @@ Examples:
 Numbers: 8, a list 8,16,32, or a range 1:64 with both ends included
 Limits: ttft, tpot and e2e at most, throughput and interactivity at least
 """
-FILES = (".nc", ".zarr")
-PICTURES = (".png", ".pdf", ".svg")
 FIGURES = ("front", "size", "cost")
 
 
+@case_options(one=("model", "platform", "workload"), stages=False)
 def search(
-    model: o.OneModel,
-    platform: o.OnePlatform,
+    *,
     chips: Annotated[str, typer.Option(metavar="NUMBERS", help="Devices of the system, up to 4,096.")],
-    workload: o.OneWorkload = None,
-    input: o.Input = None,
-    output: o.Output = None,
-    beams: o.Beams = None,
+    asked: "Asked",
     precision: o.Precisions = None,
     batch: Annotated[
         str | None,
@@ -56,7 +52,7 @@ def search(
     micro_batches: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Micro-batches of the pipeline [default: as many as stages].")
     ] = None,
-    slo: Limits = None,
+    slo: o.Limits = None,
     objective: Annotated[
         str | None, typer.Option(metavar="FIGURE", help="What decides [default: throughput_per_device].")
     ] = None,
@@ -67,18 +63,12 @@ def search(
         ),
     ] = None,
     stage: Annotated[str, typer.Option(metavar="NAME", help="request, prefill, decode or encode.")] = "request",
-    max_num_batched_tokens: o.TokensPerStep = None,
-    max_num_seqs: o.MaxSequences = None,
-    assumptions: o.AssumptionsName = "default",
     space: Annotated[
         str, typer.Option(metavar="NAME", help="all, or genz for the candidates of the published analyser.")
     ] = "all",
-    set: o.Changes = None,
     top: Annotated[int, typer.Option(metavar="N", help="Candidates to show.", min=1)] = 8,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Write all candidates to FILE.nc or FILE.zarr.")
-    ] = None,
-    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw to FILE.png, FILE.pdf or FILE.svg.")] = None,
+    out: Annotated[str | None, outputs.out("all candidates")] = None,
+    plot: Annotated[str | None, outputs.plot()] = None,
     plot_figure: Annotated[
         str,
         typer.Option(
@@ -93,66 +83,48 @@ def search(
 
     Ends with exit code 1 where nothing runs or meets the limits.
     """
-    import sys
-
     from genz_jax import SLO, plots, search as look
-    from genz_jax.base import files
-    from genz_jax.cli import cases, show
-    from genz_jax.cli.sweep import check_writer
+    from genz_jax.cli import cases
 
-    if out is not None:
-        files.check_target(out, FILES)
-        check_writer(out)
-    if plot is not None:
-        files.check_target(plot, PICTURES)
+    target = outputs.Outputs(out, plot, json)
     if plot_figure not in FIGURES:
         raise ValueError(f"--plot-figure = {plot_figure!r}: must be one of {', '.join(FIGURES)}")
-    for what, text in (("model", model), ("platform", platform), ("workload", workload)):
-        if "," in (text or ""):
-            raise ValueError(f"--{what} = {text!r}: search takes one; search again for another")
-    unused = ("batch", "tp", "ep", "pp", "dp", "cp", "micro_batches", "prefill", "decode", "draft", "draft_tokens")
-    given: dict[str, Any] = {
-        "model": model, "platform": platform, "workload": workload, "precision": precision, "input": input,
-        "output": output, "beams": beams, "stage": stage, "assumptions": assumptions, "set": set,
-        "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs,
-        **dict.fromkeys((*unused, "acceptance")),
-    }  # fmt: skip
     formats = cases.comma_list("--precision", precision)
-    asked = cases.read(given | {"precision": formats[:1] or None})
-    sizes = {"tp": tp, "ep": ep, "pp": pp, "dp": dp, "micro_batches": micro_batches, "batch": batch}
+    given = {"tp": tp, "ep": ep, "pp": pp, "dp": dp, "cp": cp, "micro_batches": micro_batches, "batch": batch}
+    sizes = {name: read_sizes(name, text) for name, text in given.items()}
     start = time.perf_counter()
-    result = look(
-        asked.case.model,
-        asked.case.platform,
-        asked.case.workload,
-        chips=read_numbers("--chips", chips),
-        precision=formats or asked.case.precision,
-        cp=None if cp == "all" else read_numbers("--cp", cp),
-        **{name: None if text is None else read_numbers(f"--{name}", text) for name, text in sizes.items()},
-        slo=SLO(**read_limits(slo)) if slo else None,
-        objective=objective,
-        cost=cost,
-        stage=stage,
-        engine=asked.case.engine,
-        assumptions=assumptions,
-        space=space,
-        progress=sys.stderr.isatty(),
-    )
+    with outputs.waiting():
+        result: SearchResult = look(
+            asked.case.model,
+            asked.case.platform,
+            asked.case.workload,
+            chips=read_numbers("--chips", chips),
+            precision=formats or asked.case.precision,
+            **sizes,
+            slo=SLO(**cases.read_limits(slo)) if slo else None,
+            objective=objective,
+            cost=cost,
+            stage=stage,
+            engine=asked.case.engine,
+            assumptions=asked.assumptions,
+            space=space,
+            progress=outputs.on_terminal(),
+        )
     seconds = time.perf_counter() - start
-    if out is not None:
-        files.save(result.dataset, out)
-    if plot is not None:
-        drawer = {"front": plots.front, "size": plots.best_by_size, "cost": plots.cost_and_latency}[plot_figure]
-        drawer(result, path=plot)
-    if json:
-        show.print_json(_summary(result, seconds, top) | {"out": out, "plot": plot})
-    else:
-        _print(result, seconds, top)
-        for path in (out, plot):
-            if path is not None:
-                show.line(f"written: {path}")
+    drawer = {"front": plots.front, "size": plots.best_by_size, "cost": plots.cost_and_latency}[plot_figure]
+    target.finish(
+        result.dataset,
+        draw=lambda path: drawer(result, path=path),
+        tree=lambda: _summary(result, seconds, top),
+        tables=lambda: _print(result, seconds, top),
+    )
     if result.best is None:
         raise typer.Exit(1)
+
+
+def read_sizes(name: str, text: str | None) -> list[int] | None:
+    """Sizes to try; None for all of them, or for the default."""
+    return None if text is None or (name, text) == ("cp", "all") else read_numbers(f"--{name.replace('_', '-')}", text)
 
 
 def read_numbers(option: str, text: str) -> list[int]:

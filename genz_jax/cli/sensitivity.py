@@ -4,10 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genz_jax.cli import options as o
+from genz_jax.cli import options as o, outputs
+from genz_jax.cli.case_options import case_options
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from genz_jax.cli.cases import Asked
 
 EXAMPLES = """\b
 Examples:
@@ -21,35 +24,9 @@ PANELS = 12
 """Tables that are printed at most."""
 
 
+@case_options(axes=o.AxesOfSweep)
 def sensitivity(
-    model: o.Models,
-    platform: o.Platforms,
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUES", help="Sweep a number, as genz-jax sweep does. May be repeated."),
-    ] = None,
-    workload: o.Workloads = None,
-    batch: o.Batch = None,
-    beams: o.Beams = None,
-    input: o.Input = None,
-    output: o.Output = None,
-    tp: o.TensorParallel = None,
-    ep: o.ExpertParallel = None,
-    pp: o.PipelineParallel = None,
-    micro_batches: o.MicroBatches = None,
-    dp: o.DataParallel = None,
-    cp: o.ContextParallel = None,
-    precision: o.Precisions = None,
-    stage: o.Stage = None,
-    max_num_batched_tokens: o.TokensPerStep = None,
-    max_num_seqs: o.MaxSequences = None,
-    assumptions: o.AssumptionsName = "default",
-    set: o.Changes = None,
-    prefill: o.PrefillChunks = None,
-    decode: o.DecodeChunks = None,
-    draft: o.Draft = None,
-    draft_tokens: o.DraftTokens = None,
-    acceptance: o.Acceptance = None,
+    asked: "Asked",
     figures: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,39 +35,25 @@ def sensitivity(
     ] = None,
     step: Annotated[float, typer.Option(metavar="SHARE", help="By how much better each number is.")] = 0.1,
     top: Annotated[int, typer.Option(metavar="N", help="Rows of a table at most.", min=1)] = 8,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Write the Dataset to FILE.nc or FILE.zarr.")
-    ] = None,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw the first figure to FILE.png, FILE.pdf or FILE.svg.")
-    ] = None,
+    out: Annotated[str | None, outputs.out("the Dataset")] = None,
+    plot: Annotated[str | None, outputs.plot("the first figure")] = None,
     json: o.Json = False,
 ) -> None:
     """Say what would help most: elasticities, gains, and shares of the resources."""
-    given = locals()
-    import sys
-
     from genz_jax import plots, sensitivity as evaluate
-    from genz_jax.base import files
-    from genz_jax.cli import cases, show
-    from genz_jax.cli.require import check_outputs
+    from genz_jax.cli import cases
 
-    check_outputs(out, plot)
-    asked = cases.read(given, axis or [])
+    target = outputs.Outputs(out, plot, json)
     wanted = cases.comma_list("--figures", figures) or None
-    dataset: xr.Dataset = asked.call(evaluate, figures=wanted, step=step, progress=sys.stderr.isatty())
-    if out is not None:
-        files.save(dataset, out)
-    if plot is not None:
-        plots.elasticities(dataset, path=plot)
-    found = _points(dataset, top)
-    if json:
-        show.print_json({"step": step, "points": found, "out": out, "plot": plot})
-        return
-    _print(dataset, found, step)
-    for path in (out, plot):
-        if path is not None:
-            show.line(f"written: {path}")
+    with outputs.waiting():
+        dataset: xr.Dataset = asked.of_stage(evaluate, figures=wanted, step=step, progress=outputs.on_terminal())
+        found = _points(dataset, top)
+    target.finish(
+        dataset,
+        draw=lambda path: plots.elasticities(dataset, path=path),
+        tree=lambda: {"step": step, "points": found},
+        tables=lambda: _print(dataset, found, step),
+    )
 
 
 def _points(dataset: "xr.Dataset", top: int) -> list[dict[str, Any]]:
@@ -98,6 +61,7 @@ def _points(dataset: "xr.Dataset", top: int) -> list[dict[str, Any]]:
     import numpy as np
 
     from genz_jax import help_most
+    from genz_jax.cli import show
 
     found = []
     inner = ("parameter", "resource")
@@ -111,17 +75,11 @@ def _points(dataset: "xr.Dataset", top: int) -> list[dict[str, Any]]:
                 return array.isel({dim: i for dim, i in at.items() if dim in array.dims})
 
             value, share = here(dataset[name]), here(dataset[f"{name}_share"])
-            coords = {
-                str(key): {"value": coord.values.item(), "unit": coord.attrs.get("units")}
-                for key, coord in dataset.coords.items()
-                if set(coord.dims) <= set(dims)
-                for coord in [here(coord)]
-                if coord.ndim == 0
-            }
+            coords = [name for name, coord in dataset.coords.items() if set(coord.dims) <= set(dims)]
             rows = [here(table[what]) for what in ("parameter", "gain", "first_order", "elasticity")]
             found.append(
                 {
-                    "at": coords,
+                    "at": show.place(here(dataset[coords])),
                     "figure": name,
                     "value": float(value),
                     "unit": value.attrs["units"],
@@ -140,13 +98,12 @@ def _plain(value: Any) -> Any:
 
 
 def _print(dataset: "xr.Dataset", found: list[dict[str, Any]], step: float) -> None:
-    from genz_jax.base import units
     from genz_jax.cli import show
 
     show.line(f"{dataset.attrs['title']}; {dataset.attrs['precision_name']}", "bold")
     for point in found[:PANELS]:
         place = ", ".join(
-            c["value"] if isinstance(c["value"], str) else f"{name} {units.show(c['value'], c['unit'] or units.ONE)}"
+            c["value"] if isinstance(c["value"], str) else f"{name} {show.coordinate(c)}"
             for name, c in point["at"].items()
         )
         shares = ", ".join(f"{name} {share:.1%}" for name, share in point["shares"].items() if share > 5e-4)

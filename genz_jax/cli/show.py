@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,12 @@ def line(text: str = "", style: str = "") -> None:
     console().print(Text(text, style=style))
 
 
+def lines(text: str) -> None:
+    """Print lines."""
+    for each in text.splitlines():
+        line(each)
+
+
 def quantity(value: float, unit: str) -> str:
     """A value in base units as short text; a dash for none."""
     return "–" if np.isnan(value) else units.show(value, unit)
@@ -82,6 +88,21 @@ def figure_json(value: Any, meta: dict[str, Any]) -> dict[str, Any]:
     value = np.asarray(value)
     plain = meta["codes"](int(value)).name if "codes" in meta else value.item()
     return {"value": plain, "unit": meta["units"]}
+
+
+def place(array: Any) -> dict[str, dict[str, Any]]:
+    """Where a point of a Dataset is: value in base units and unit of its coordinates."""
+    return {
+        str(name): {"value": coord.values.item(), "unit": coord.attrs.get("units")}
+        for name, coord in array.coords.items()
+        if coord.ndim == 0
+    }
+
+
+def coordinate(coord: Mapping[str, Any]) -> str:
+    """One coordinate of a `place` as text."""
+    value = coord["value"]
+    return value if isinstance(value, str) else units.show(value, coord["unit"] or units.ONE)
 
 
 def print_json(tree: Any) -> None:

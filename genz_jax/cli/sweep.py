@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genz_jax.cli import options as o
+from genz_jax.cli import options as o, outputs
+from genz_jax.cli.case_options import case_options
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from genz_jax.cli.cases import Asked
 
 EXAMPLES = """\b
 Examples:
@@ -30,43 +33,16 @@ Axes: NAME=VALUES, with NAME any number of any spec:
   batch=1:256:9:log            whole numbers are rounded, and each is taken once
   flops=1e15,2e15@chip         @DIM names the dimension; axes of one dimension are zipped
 """
-FILES = (".nc", ".zarr")
 LONGEST, ROWS = 8, 24  # dimensions and rows of the overview at most
 READ = 10_000_000
 """Points of a store up to which it is read again for the summary."""
-PICTURES = (".png", ".pdf", ".svg")
 SMALLEST = ("tpot", "latency", "ttft", "batch_time")
 """Figures of which the smallest value marks the best point, the first that is there."""
 
 
+@case_options(axes=o.Axes)
 def sweep(
-    model: o.Models,
-    platform: o.Platforms,
-    axis: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUES", help="Sweep a number; see below. May be repeated.")
-    ] = None,
-    workload: o.Workloads = None,
-    batch: o.Batch = None,
-    beams: o.Beams = None,
-    input: o.Input = None,
-    output: o.Output = None,
-    tp: o.TensorParallel = None,
-    ep: o.ExpertParallel = None,
-    pp: o.PipelineParallel = None,
-    micro_batches: o.MicroBatches = None,
-    dp: o.DataParallel = None,
-    cp: o.ContextParallel = None,
-    precision: o.Precisions = None,
-    stage: o.Stage = None,
-    max_num_batched_tokens: o.TokensPerStep = None,
-    max_num_seqs: o.MaxSequences = None,
-    assumptions: o.AssumptionsName = "default",
-    set: o.Changes = None,
-    prefill: o.PrefillChunks = None,
-    decode: o.DecodeChunks = None,
-    draft: o.Draft = None,
-    draft_tokens: o.DraftTokens = None,
-    acceptance: o.Acceptance = None,
+    asked: "Asked",
     figures: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,12 +53,8 @@ def sweep(
     ] = None,
     breakdown: o.Breakdown = False,
     operators: o.Operators = False,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Write the Dataset to FILE.nc or FILE.zarr.")
-    ] = None,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw the Dataset to FILE.png, FILE.pdf or FILE.svg.")
-    ] = None,
+    out: Annotated[str | None, outputs.out("the Dataset")] = None,
+    plot: Annotated[str | None, outputs.plot("the Dataset")] = None,
     plot_figure: Annotated[
         str | None, typer.Option(metavar="NAME", help="Figure to draw [default: tpot, or latency].")
     ] = None,
@@ -101,43 +73,33 @@ def sweep(
     json: o.Json = False,
 ) -> None:
     """Evaluate every combination of axes."""
-    given = locals()
-    import sys
-
     from genz_jax import plots, sweep as evaluate
-    from genz_jax.base import files
-    from genz_jax.cli import cases, show
+    from genz_jax.cli import cases
 
-    if out is not None:
-        files.check_target(out, FILES)
-        check_writer(out)
-    if plot is not None:
-        files.check_target(plot, PICTURES)
+    target = outputs.Outputs(out, plot, json)
     lengths = read_chunks(chunks)
     if lengths and store is None:
         raise ValueError(f"--chunks {','.join(chunks or [])!r}: only a store has chunks; give --store FILE.zarr too")
-    asked = cases.read(given, axis or [])
     wanted = cases.comma_list("--figures", figures)
     start = time.perf_counter()
-    dataset: xr.Dataset = asked.call(
-        evaluate,
-        figures=list(dict.fromkeys([*wanted, "feasible", "reason"])) if wanted else None,
-        breakdown=breakdown,
-        operators=operators,
-        progress=sys.stderr.isatty(),
-        store=store,
-        chunks=lengths,
-    )
+    with outputs.waiting():
+        dataset: xr.Dataset = asked.of_stage(
+            evaluate,
+            figures=list(dict.fromkeys([*wanted, "feasible", "reason"])) if wanted else None,
+            breakdown=breakdown,
+            operators=operators,
+            progress=outputs.on_terminal(),
+            store=store,
+            chunks=lengths,
+        )
     seconds = time.perf_counter() - start
-    if out is not None:
-        files.save(dataset, out)
-    if plot is not None:
-        plots.plot(dataset, plot_figure, path=plot)
-    summary = summarize(dataset, seconds, store is not None) | {"store": store, "out": out, "plot": plot}
-    if json:
-        show.print_json(summary)
-    else:
-        _print(summary)
+    summary = summarize(dataset, seconds, store is not None) | {"store": store}
+    target.finish(
+        dataset,
+        draw=lambda path: plots.plot(dataset, plot_figure, path=path),
+        tree=lambda: summary,
+        tables=lambda: _print(summary),
+    )
 
 
 def read_chunks(given: list[str] | None) -> dict[str, int] | None:
@@ -155,15 +117,6 @@ def read_chunks(given: list[str] | None) -> dict[str, int] | None:
             raise ValueError(f"--chunks {text!r}: must be DIM=N, for example mem_bw=256")
         found[dim] = int(length)
     return found or None
-
-
-def check_writer(path: str) -> None:
-    """Raise ValueError if the package that writes this kind of file is not there."""
-    import importlib.util
-
-    package = "zarr" if path.endswith(".zarr") else "h5py"
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(f"output {path!r}: needs the package {package}; install it with pip install {package}")
 
 
 def summarize(dataset: "xr.Dataset", seconds: float, stored: bool = False) -> dict[str, Any]:
@@ -210,6 +163,8 @@ def _overview(dataset: "xr.Dataset") -> list[dict[str, Any]]:
 
     import numpy as np
 
+    from genz_jax.cli import show
+
     name = next((name for name in SMALLEST if name in dataset), None)
     if name is None:
         return []
@@ -225,21 +180,17 @@ def _overview(dataset: "xr.Dataset") -> list[dict[str, Any]]:
     for place in itertools.product(*(range(variable.sizes[dim]) for dim in short)):
         part = variable.isel(dict(zip(short, place, strict=True)))
         known = part.values[np.isfinite(part.values)]
-        low, middle, high = np.quantile(known, [0.0, 0.5, 1.0]) if known.size else (np.nan,) * 3
-        at = {
-            str(name): {"value": coord.item(), "unit": coord.attrs.get("units")}
-            for name, coord in part.coords.items()
-            if coord.ndim == 0
-        }
-        found.append(
-            {"at": at, "figure": name, "unit": variable.attrs["units"], "min": low, "median": middle, "max": high}
-        )
+        spread = np.quantile(known, [0.0, 0.5, 1.0]) if known.size else (np.nan,) * 3
+        figure = {"figure": name, "unit": variable.attrs["units"]}
+        found.append({"at": show.place(part), **figure, **dict(zip(RANGE, spread, strict=True))})
     return found
 
 
 def _best(dataset: "xr.Dataset") -> dict[str, Any] | None:
     """The point with the smallest latency; None if no point has one."""
     import numpy as np
+
+    from genz_jax.cli import show
 
     name = next((name for name in SMALLEST if name in dataset), None)
     if name is None:
@@ -250,22 +201,10 @@ def _best(dataset: "xr.Dataset") -> dict[str, Any] | None:
         return None
     place = np.unravel_index(int(np.argmax(variable.values == smallest)), variable.shape)
     at = variable.isel(dict(zip(variable.dims, place, strict=True)))
-    coords = {
-        str(coord): {"value": at.coords[coord].values.item(), "unit": at.coords[coord].attrs.get("units")}
-        for coord in at.coords
-    }
-    return {"figure": name, "value": float(smallest), "unit": variable.attrs["units"], "at": coords}
+    return {"figure": name, "value": float(smallest), "unit": variable.attrs["units"], "at": show.place(at)}
 
 
 RANGE = ("min", "median", "max")
-
-
-def _shown(coord: dict[str, Any]) -> str:
-    """A coordinate as text."""
-    from genz_jax.base import units
-
-    value = coord["value"]
-    return value if isinstance(value, str) else units.show(value, coord["unit"] or units.ONE)
 
 
 def _count(number: float) -> str:
@@ -294,7 +233,7 @@ def _print(summary: dict[str, Any]) -> None:
         names = list(overview[0]["at"])
         columns = [(name, "left") for name in names] + [(f"{n} {overview[0]['figure']}", "right") for n in RANGE]
         rows = [
-            [*(_shown(at) for at in row["at"].values()), *(show.quantity(row[n], row["unit"]) for n in RANGE)]
+            [*(show.coordinate(at) for at in row["at"].values()), *(show.quantity(row[n], row["unit"]) for n in RANGE)]
             for row in overview
         ]
         show.table("", columns, rows)
@@ -302,7 +241,6 @@ def _print(summary: dict[str, Any]) -> None:
     if best is not None:
         show.line(f"smallest {best['figure']}: {units.show(best['value'], best['unit'])}")
         for name, coord in best["at"].items():
-            show.line(f"  {name} = {_shown(coord)}")
-    for what in ("store", "out", "plot"):
-        if summary[what] is not None:
-            show.line(f"written: {summary[what]}")
+            show.line(f"  {name} = {show.coordinate(coord)}")
+    if summary["store"] is not None:
+        show.line(f"written: {summary['store']}")

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genz_jax.cli import money, options as o
+from genz_jax.cli import options as o, outputs
+from genz_jax.cli.case_options import case_options
 
 if TYPE_CHECKING:
+    from genz_jax.cli.cases import Asked
     from genz_jax.questions.tune.result import Held, TuneResult
 
 EXAMPLES = """\b
@@ -23,11 +25,9 @@ Bounds: NAME=LOW:HIGH, with NAME any continuous number of the platform, or batch
 Limits: --slo ttft, tpot, e2e (at most), throughput, interactivity (at least);
         --budget area, power, price, cost_per_hour, and system_… for all devices.
 """
-FILES = (".nc", ".zarr")
-PICTURES = (".png", ".pdf", ".svg")
-_ABSENT = ("stage", "prefill", "decode", "draft", "draft_tokens", "acceptance")
 
 
+@case_options(one=("model", "platform", "precision"), stages=False)
 def tune(
     objective: Annotated[
         str,
@@ -37,25 +37,9 @@ def tune(
             "latency, throughput_per_device …",
         ),
     ],
-    model: o.OneModel,
-    platform: o.OnePlatform,
+    *,
     bound: Annotated[list[str], typer.Option(metavar="NAME=LOW:HIGH", help="Tune a number; see below. Repeat it.")],
-    workload: o.Workloads = None,
-    batch: o.Batch = None,
-    beams: o.Beams = None,
-    input: o.Input = None,
-    output: o.Output = None,
-    tp: o.TensorParallel = None,
-    ep: o.ExpertParallel = None,
-    pp: o.PipelineParallel = None,
-    micro_batches: o.MicroBatches = None,
-    dp: o.DataParallel = None,
-    cp: o.ContextParallel = None,
-    precision: o.OnePrecision = None,
-    max_num_batched_tokens: o.TokensPerStep = None,
-    max_num_seqs: o.MaxSequences = None,
-    assumptions: o.AssumptionsName = "default",
-    set: o.Changes = None,
+    asked: "Asked",
     slo: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,73 +49,52 @@ def tune(
     budget: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A limit of area, power or money. Repeat it.")
     ] = None,
-    node: money.Node = "5nm",
-    memory: money.Memory = "hbm3",
-    constant: money.Constants = None,
+    node: o.Node = "5nm",
+    memory: o.Memory = "hbm3",
+    constant: o.Constants = None,
     starts: Annotated[int, typer.Option(min=1, help="Starts of the descent.", show_default=True)] = 1024,
     steps: Annotated[int, typer.Option(min=10, help="Steps of the descent.", show_default=True)] = 180,
     seed: Annotated[int, typer.Option(help="Seed of the starts.", show_default=True)] = 0,
     check_grid: Annotated[
         int, typer.Option(min=0, metavar="N", help="Compare with the best of a grid of N points [default: none].")
     ] = 0,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Write the trace to FILE.nc or FILE.zarr.")
-    ] = None,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw the convergence to FILE.png, FILE.pdf or FILE.svg.")
-    ] = None,
+    out: Annotated[str | None, outputs.out("the trace")] = None,
+    plot: Annotated[str | None, outputs.plot("the convergence")] = None,
     json: o.Json = False,
 ) -> None:
     """Find the best design under limits."""
-    given = locals()
-    import sys
-
     from genz_jax import plots, tune as find
-    from genz_jax.base import files
     from genz_jax.cli import cases, show
 
-    for path, endings in ((out, FILES), (plot, PICTURES)):
-        if path is not None:
-            files.check_target(path, endings)
-    asked = cases.read(given | dict.fromkeys(_ABSENT))
-    case = asked.case
-    result = find(
-        objective,
-        case.model,
-        case.platform,
-        case.workload,
-        case.parallelism,
-        case.precision,
-        bounds=_read_bounds(bound),
-        budget=money.pairs("--budget", budget) or None,
-        slo=_read_slo(slo),
-        cost_model=money.read_cost_model(node, memory, constant),
-        engine=case.engine,
-        assumptions=asked.assumptions,
-        starts=starts,
-        steps=steps,
-        seed=seed,
-        check_grid=check_grid,
-        progress=sys.stderr.isatty(),
+    target = outputs.Outputs(out, plot, json)
+    with outputs.waiting():
+        result: TuneResult = asked.of_requests(
+            find,
+            objective,
+            bounds=_read_bounds(bound),
+            budget=cases.pairs("--budget", budget) or None,
+            slo=_read_slo(slo),
+            cost_model=cases.read_cost_model(node, memory, constant),
+            starts=starts,
+            steps=steps,
+            seed=seed,
+            check_grid=check_grid,
+            progress=outputs.on_terminal(),
+        )
+    target.finish(
+        result.trace,
+        draw=lambda path: plots.convergence(result, path),
+        tree=lambda: _tree(result),
+        tables=lambda: show.lines(str(result)),
     )
-    if out is not None:
-        files.save(result.trace, out)
-    if plot is not None:
-        plots.convergence(result, plot)
-    if json:
-        show.print_json(_tree(result) | {"out": out, "plot": plot})
-        return
-    for text in str(result).splitlines():
-        show.line(text)
-    for path in (out, plot):
-        if path is not None:
-            show.line(f"written: {path}")
 
 
 def _read_bounds(texts: list[str]) -> dict[str, tuple[str, str]]:
     """Least and greatest value by name."""
+    from genz_jax.cli import cases
+
     found = {}
-    for name, ends in money.pairs("--bound", texts).items():
+    for name, ends in cases.pairs("--bound", texts).items():
         low, colon, high = (part.strip() for part in ends.partition(":"))
         if not colon or not low or not high:
             raise ValueError(f"--bound {name}={ends!r}: must be NAME=LOW:HIGH, for example mem_bw=1TB/s:20TB/s")
@@ -141,14 +104,13 @@ def _read_bounds(texts: list[str]) -> dict[str, tuple[str, str]]:
 
 def _read_slo(texts: list[str] | None) -> Any:
     from genz_jax import SLO
-    from genz_jax.cli.limits import read_limits
+    from genz_jax.cli import cases
 
     if not texts:
         return None
     if texts == ["catalogue"]:
         return "catalogue"
-    limits = read_limits(texts)
-    return SLO(**limits)
+    return SLO(**cases.read_limits(texts))
 
 
 def _tree(result: "TuneResult") -> dict[str, Any]:

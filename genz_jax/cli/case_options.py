@@ -1,0 +1,94 @@
+"""Case options: the one list of the options that describe a case, which a command receives as one value."""
+
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any
+
+from genz_jax.cli import options as o
+
+NAMED = ("model", "platform", "workload", "precision")
+"""Options that name specs: a list, but where a command takes one."""
+
+_ONE = {"model": o.OneModel, "platform": o.OnePlatform, "workload": o.OneWorkload, "precision": o.OnePrecision}
+_OPTIONS = {  # in the order of the help
+    "model": o.Models,
+    "platform": o.Platforms,
+    "workload": o.Workloads,
+    "batch": o.Batch,
+    "beams": o.Beams,
+    "input": o.Input,
+    "output": o.Output,
+    "tp": o.TensorParallel,
+    "ep": o.ExpertParallel,
+    "pp": o.PipelineParallel,
+    "micro_batches": o.MicroBatches,
+    "dp": o.DataParallel,
+    "cp": o.ContextParallel,
+    "precision": o.Precisions,
+    "stage": o.Stage,
+    "max_num_batched_tokens": o.TokensPerStep,
+    "max_num_seqs": o.MaxSequences,
+    "assumptions": o.AssumptionsName,
+    "set": o.Changes,
+    "prefill": o.PrefillChunks,
+    "decode": o.DecodeChunks,
+    "draft": o.Draft,
+    "draft_tokens": o.DraftTokens,
+    "acceptance": o.Acceptance,
+}
+_STAGES = ("stage", "prefill", "decode", "draft", "draft_tokens", "acceptance")
+_FIRST = ("model", "platform")
+_DEFAULTS = {"model": inspect.Parameter.empty, "platform": inspect.Parameter.empty, "assumptions": "default"}
+
+
+def case_options(
+    *, one: Collection[str] = (), axes: Any = None, stages: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator: give a command the options of a case, which it receives read, as its parameter `asked`.
+
+    The help lists model and platform, what the command declares before `asked`, the other options of a case, and what
+    it declares after. An option of the command's own stands in the place of one of the same name, which is not read.
+
+    Args:
+        one: options of `NAMED` that take one name.
+        axes: annotation of the option `--axis`; None for a command without axes.
+        stages: take the options that choose and describe a stage other than requests.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        own = dict(signature.parameters)
+        shown = {name: _ONE[name] if name in one else option for name, option in _OPTIONS.items()}
+        shown = {name: option for name, option in shown.items() if stages or name not in _STAGES}
+        read = [name for name in shown if name not in own]
+        case = {name: own.get(name) or _keyword(name, option, _DEFAULTS.get(name)) for name, option in shown.items()}
+        names = list(own)
+        before, after = names[: names.index("asked")], names[names.index("asked") + 1 :]
+        order = [*(case[name] for name in _FIRST), *(own[name] for name in before if name not in case)]
+        order += [_keyword("axis", axes, None)] if axes is not None else []
+        order += [parameter for name, parameter in case.items() if name not in _FIRST]
+        order += [own[name] for name in after if name not in case]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            from genz_jax.cli import cases
+
+            texts = dict.fromkeys(_OPTIONS) | {name: given.pop(name) for name in read}
+            for name in one:
+                if "," in (texts[name] or ""):
+                    raise ValueError(
+                        f"--{name} = {texts[name]!r}: {command.__name__} takes one; genz-jax sweep takes several"
+                    )
+            command(asked=cases.read(texts, given.pop("axis", None) or ()), **given)
+
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in order]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
