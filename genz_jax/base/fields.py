@@ -389,11 +389,11 @@ LONGEST = 100
 """Letters of a name that known ones are compared with at most."""
 
 
-def near(name: str, known: Any) -> str:
-    """The end of an error message: the nearest known names, or all where there are few."""
+def near(name: str, known: Any, few: int = 12) -> str:
+    """The end of an error message: the nearest known names, or all where there are at most `few`."""
     known = [str(k) for k in known]
     if len(name) > LONGEST:  # to compare it takes long, and it is like none
         return ""
     close = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=4, cutoff=0.5)
-    shown = [k for k in known if k.lower() in close] or (known if len(known) <= 12 else [])
+    shown = [k for k in known if k.lower() in close] or (known if len(known) <= few else [])
     return f"; did you mean {', '.join(dict.fromkeys(shown))}?" if shown else ""

@@ -100,6 +100,9 @@ def parse_any(text: str) -> tuple[float, str | None]:
             symbol, per_second = symbol[: -len(spelling)] + base, "/s"
             break
     found = _split(symbol)
+    if symbol in _PREFIXES and not per_second:  # "128k"
+        number *= _PREFIXES[symbol]
+        raise ValueError(f"{brief(text)} has the prefix {symbol!r} but no unit; add one, or write {number:.15g}")
     if found is None:
         raise ValueError(
             f"{brief(text)} has the unknown unit {brief(match[2])}; known are B, b, FLOP, s, W, J, token, mm2 with the "

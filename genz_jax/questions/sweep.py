@@ -197,7 +197,7 @@ def ask(
         ValueError: an unknown stage or preset, or details that a stage has not.
     """
     if stage not in STAGES:
-        raise ValueError(f"stage = {brief(stage)}: must be one of {', '.join(STAGES)}{near(str(stage), STAGES)}")
+        raise ValueError(f"stage = {brief(stage)}: must be one of {', '.join(STAGES)}{near(str(stage), STAGES, few=0)}")
     if (breakdown or operators) and stage not in DETAILED:
         raise ValueError(
             f"stage = {stage!r}: has no breakdown or operators; ask {', '.join(map(repr, DETAILED))} instead"

@@ -18,6 +18,11 @@ FLOORS = {limit: name for limit, name in _FIGURES.items() if field_at(RequestRes
 """Those that are bounded from below."""
 
 
+def bounded_figure(limit: str, stage: str = "request") -> str:
+    """Figure that a limit bounds: a sequence that is encoded is done when its batch is, whatever its micro-batch."""
+    return "batch_time" if (limit, stage) == ("e2e", "encode") else (CEILINGS | FLOORS)[limit]
+
+
 class SLO(Spec):
     """Service level objective of requests. A limit that is None is not set."""
 

@@ -22,7 +22,6 @@ from genz_jax.serving.stage import (
     replica_devices,
 )
 from genz_jax.specs import Model, Platform, Speculation, Workload
-from genz_jax.work.prediction_module import prediction_module
 from genz_jax.specs.reasons import Reason
 from genz_jax.work.demand import Pass, computed_once, forward_passes
 from genz_jax.work.footprint import Footprint, activations, footprint

@@ -80,7 +80,7 @@ def read_target(name: str, case: Case) -> Target:
     known = names(case)
     name = case.platform.short(name)
     if name not in known:
-        raise ValueError(f"target = {name!r}: must be one of {', '.join(known)}{near(str(name), known)}")
+        raise ValueError(f"target = {name!r}: must be one of {', '.join(known)}{near(str(name), known, few=0)}")
     path = _COUNTS.get(name) or f"platform.{case.platform.full(name)}"
     meta = field_at(case, path)
     start = 1.0 if meta["role"] in ("efficiency", "count") else _STARTS[meta["units"]]

@@ -14,7 +14,7 @@ from genz_jax.questions.search import candidates as c
 from genz_jax.reduce.pareto import pareto
 from genz_jax.serving import goals
 from genz_jax.serving.results import RequestResult, StageResult
-from genz_jax.serving.slo import CEILINGS, FLOORS, SLO
+from genz_jax.serving.slo import CEILINGS, SLO, bounded_figure
 from genz_jax.specs import Parallelism
 from genz_jax.specs.figures import Better
 from genz_jax.specs.reasons import REASONS, Reason
@@ -104,7 +104,8 @@ class SearchResult:
         """Limits that a candidate misses, the most first: its figure and the limit, in base units."""
         found = {}
         for name, limit in ({} if self.slo is None else self.slo.limits()).items():
-            value, limit = float(self.dataset[(CEILINGS | FLOORS)[name]].values[at]), float(limit)
+            figure = bounded_figure(name, self.dataset.attrs["stage"])
+            value, limit = float(self.dataset[figure].values[at]), float(limit)
             use = value / limit if name in CEILINGS else limit / value
             if use > 1.0:
                 found[name] = use, value, limit

@@ -16,7 +16,7 @@ from genz_jax.questions.search import candidates as c
 from genz_jax.questions.search.result import DIM, FIGURES, SearchResult
 from genz_jax.questions.search.space import SearchSpace
 from genz_jax.questions.sweep import ask
-from genz_jax.serving.slo import CEILINGS, FLOORS, SLO
+from genz_jax.serving.slo import CEILINGS, SLO, bounded_figure
 from genz_jax.specs import Engine, Model, Platform, Precision, Workload
 from genz_jax.specs.assumptions import Assumptions
 
@@ -72,7 +72,7 @@ def search(
         micro_batches: micro-batches of the pipeline, by default as many as stages.
         batch: requests at once, all replicas together; by default powers of two on each replica, up to 1,024 per
             device, and of every spread the largest batch that fits and meets the limits.
-        slo: what must be met; only for requests.
+        slo: what must be met; only for requests, and of encode the limit e2e.
         objective: figure that decides, by default `throughput_per_device`: output tokens per second and device, of
             prefill and encode prompt tokens.
         cost: $ per device and hour, a `gz.CostModel`, or a function of the platform that gives it, for the figures
@@ -104,8 +104,9 @@ def search(
     """
     question = ask(stage, assumptions, None, False, False)
     objective = _objective(objective, stage)
-    if slo is not None and stage != "request":
-        raise ValueError(f"slo: limits are of requests, not of the stage {stage!r}; leave one of the two out")
+    if slo is not None and stage != "request" and not (stage == "encode" and set(slo.limits()) == {"e2e"}):
+        known = ", which has only e2e" if stage == "encode" else ""
+        raise ValueError(f"slo: limits are of requests, not of the stage {stage!r}{known}; leave one of the two out")
     base = SearchSpace.read(model, platform, workload, precision, question, engine)
     system = c.whole_numbers("chips", chips, c.LARGEST)
     sizes = {"tp": tp, "ep": ep, "pp": pp, "dp": dp, "cp": cp}
@@ -155,7 +156,7 @@ def _objective(name: str | None, stage: str) -> str:
         return "throughput_per_device"
     if name not in figures[stage]:
         known = sorted(figures[stage])
-        raise ValueError(f"objective = {name!r}: must be one of {', '.join(known)}{near(name, known)}")
+        raise ValueError(f"objective = {name!r}: must be one of {', '.join(known)}{near(name, known, few=0)}")
     return name
 
 
@@ -205,7 +206,7 @@ def _uses(dataset: "xr.Dataset", slo: SLO | None) -> dict[str, np.ndarray]:
     for name, limit in ({} if slo is None else slo.limits()).items():
         if isinstance(limit, Axis) or np.ndim(limit):
             raise ValueError(f"SLO.{name} is an axis: search takes one limit; search again for another")
-        value = dataset[CEILINGS.get(name) or FLOORS[name]].values.astype(float)
+        value = dataset[bounded_figure(name, dataset.attrs["stage"])].values.astype(float)
         uses[name] = value / float(limit) if name in CEILINGS else float(limit) / value
     return uses
 
