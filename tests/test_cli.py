@@ -6,16 +6,18 @@ import math
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import xarray as xr
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import genz_jax as gz
 from genz_jax.base.formats import BLOCK_FORMATS, FORMATS
-from genz_jax.cli import app, cases as cli_cases, options
+from genz_jax.cli import app, case_options, cases as cli_cases, options, outputs
 from genz_jax.cli.sweep import summarize
 
 DATA = Path(__file__).parent / "data" / "genz"
@@ -109,6 +111,42 @@ def test_help_names_every_option(command):
     assert len(_examples(command)) >= 2
 
 
+CASE_COMMANDS = ("estimate", "sweep", "search", "require", "sensitivity", "tune")
+
+
+@pytest.mark.parametrize("command", CASE_COMMANDS)
+def test_options_of_a_case_stand_in_one_order(command):
+    names = [parameter.name for parameter in get_command(app).commands[command].params]  # type: ignore[attr-defined]
+    known = [name for name in case_options._OPTIONS if name in names]
+    kept = [name for name in names if name in case_options._OPTIONS and not (command == "search" and name == "stage")]
+    assert kept == [name for name in known if name in kept]
+    assert {"model", "platform", "workload", "batch", "precision", "assumptions", "set"} <= set(kept)
+    assert "asked" not in names
+
+
+@pytest.mark.parametrize("command", [name for name in CASE_COMMANDS if name not in ("sweep", "require", "sensitivity")])
+def test_commands_of_one_model_say_which_takes_several(command):
+    needed = {"search": ["--chips", "1"], "tune": ["power", "--bound", "mem_bw=1TB/s:2TB/s"]}.get(command, [])
+    result = _run(command, "-m", "gpt2,opt-125m", "-p", "H100-SXM", *needed)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: --model = 'gpt2,opt-125m': {command} takes one; genz-jax sweep takes several\n"
+
+
+def test_a_clock_shows_that_a_command_computes(monkeypatch, capsys):
+    monkeypatch.setattr(outputs, "_DELAY", 0.05)
+    monkeypatch.setattr(outputs, "_EVERY", 0.02)
+    with outputs.waiting("compiling"):  # stderr is no terminal
+        time.sleep(0.3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(outputs, "on_terminal", lambda: True)
+    with outputs.waiting("compiling"):
+        time.sleep(0.3)
+    shown = capsys.readouterr().err
+    assert "compiling, 00:00" in shown
+    assert "\n" not in shown
+    assert shown.split("\r")[-2].strip() == ""  # the line is gone
+
+
 def test_no_arguments_show_help():
     result = _run()
     assert result.exit_code == 0
@@ -178,6 +216,17 @@ def test_a_workload_by_name_is_overridden_by_options():
     asked = cli_cases.read(_options(model="llama-3.1-8b", platform="H100-SXM", workload="chat", batch="7"))
     assert asked.case.workload.name == "chat"
     assert [float(x) for x in (asked.case.workload.batch, asked.case.workload.input_tokens)] == [7, 3000]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("128k", 128_000), ("128K", 128_000), ("128Ki", 131_072), ("1.5k", 1500), ("1M", 1_000_000)]
+)
+def test_whole_numbers_may_have_prefixes(text, tokens):
+    point = {"model": "llama-3.1-8b", "platform": "H100-SXM"}
+    assert float(cli_cases.read(_options(**point, input=text)).case.workload.input_tokens) == tokens
+    asked = cli_cases.read(_options(**point), [f"input={text},7"])
+    assert asked.case.workload.input_tokens.values.tolist() == [tokens, 7]
+    assert float(cli_cases.read(_options(**point, set=[f"batch={text}"])).case.workload.batch) == tokens
 
 
 def _options(**given) -> dict:
@@ -412,6 +461,7 @@ BAD = [
     ((*ESTIMATE, "--precision", "fp7"), "fp7"),
     ((*ESTIMATE, "--precision", ""), "--precision"),
     ((*ESTIMATE, "--stage", "prefil"), "prefill"),
+    ((*ESTIMATE, "--stage", "serve"), "request, prefill, decode"),
     ((*ESTIMATE, "--assumptions", "real"), "genz"),
     ((*ESTIMATE, "--batch", "-1"), "batch"),
     ((*ESTIMATE, "--batch", "0"), "batch"),
@@ -420,7 +470,9 @@ BAD = [
     ((*ESTIMATE, "--batch", "2.5"), "2.5"),
     ((*ESTIMATE, "--batch", "many"), "many"),
     ((*ESTIMATE, "--batch", "8 GB"), "8 GB"),
+    ((*ESTIMATE, "--batch", "1.0005k"), "1000.5"),
     ((*ESTIMATE, "--batch", "8", "--set", "batch=9"), "twice"),
+    ((*ESTIMATE, "--set", "mem_bw=3T"), "'3T' has the prefix 'T' but no unit; add one, or write 3000000000000"),
     ((*ESTIMATE, "--set", "mem_bw=80 GB"), "80 GB"),
     ((*ESTIMATE, "--set", "mem_bw=0"), "mem_bw"),
     ((*ESTIMATE, "--set", "mem_bw=-1 TB/s"), "mem_bw"),
@@ -437,6 +489,8 @@ BAD = [
     ((*ESTIMATE, "--prefill", "0:512", "--stage", "decode"), "chunked"),
     ((*ESTIMATE, "--stage", "chunked"), "chunk"),
     ((*ESTIMATE, "--acceptance", "0.5"), "--draft"),
+    ((*ESTIMATE, "--stage", "speculative_decode"), "--draft MODEL"),
+    (("estimate", "-m", "bert-base", "-p", "H100-SXM"), "--stage encode"),
     ((*ESTIMATE, "--draft", "llama-3.2-1b", "--acceptance", "1.5"), "1.5"),
     ((*ESTIMATE, "--draft", "llama-3.2-1b", "--breakdown"), "breakdown"),
     ((*SWEEP, "--axis", "mem_wb=1,2"), "mem_bw"),
@@ -496,6 +550,9 @@ def test_bad_input_is_one_line(args, word, folder):
     assert result.stderr.endswith("\n")
     assert result.stderr.count("\n") == 1
     assert word in result.stderr
+    assert "gz." not in result.stderr
+    said, _, hint = result.stderr.partition("did you mean ")
+    assert hint.count(", ") < 2 or hint.rstrip("?\n") not in said  # one list is enough
     assert _made(folder) == set()
 
 

@@ -90,6 +90,19 @@ def test_where_nothing_meets_the_limits_the_status_is_1_and_the_limit_is_told():
     assert run(f"{ASK} --slo tpot=1s --json").exit_code == 0
 
 
+def test_encode_has_the_limit_of_a_whole_batch():
+    line = "search -m bert-base -p H100-SXM --chips 2 --pp 1,2 --batch 16,256 --input 512 --stage encode"
+    load = gz.Workload(1, 512, 1)
+    given = {"chips": 2, "pp": [1, 2], "batch": [16, 256], "stage": "encode", "progress": False}
+    times = gz.search("bert-base", "H100-SXM", load, **given).dataset["batch_time"].values
+    limit = float(sorted(times)[len(times) // 2])
+    found = json.loads(run(f"{line} --slo e2e={limit * 1.0001!r} --json").stdout)
+    assert found["meet_slo"] == (times <= limit * 1.0001).sum()
+    assert 0 < found["meet_slo"] < len(times)
+    refused = run(f"{line} --slo ttft=1s")
+    assert (refused.exit_code, "'encode', which has only e2e" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from genz_jax.cli import outputs
+
 EXAMPLES = """\b
 Examples:
   genz-jax parity cases.csv --models models.json --out predicted.csv
@@ -73,7 +75,7 @@ def parity(
     predicted: list[dict[str, Any]] = []
     differ = False
     for name in TOLERANCES if dtype == "both" else (dtype,):
-        with jax.enable_x64(name == "float64"):
+        with jax.enable_x64(name == "float64"), outputs.waiting():
             report, rows = engine.run(cases, models, tolerances[name])
         predicted = predicted or rows
         if not expected:
