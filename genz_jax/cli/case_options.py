@@ -39,7 +39,6 @@ _OPTIONS = {  # in the order of the help
 }
 _STAGES = ("stage", "prefill", "decode", "draft", "draft_tokens", "acceptance")
 _FIRST = ("model", "platform")
-_DEFAULTS = {"model": inspect.Parameter.empty, "platform": inspect.Parameter.empty, "assumptions": "default"}
 
 
 def case_options(
@@ -56,19 +55,17 @@ def case_options(
         stages: take the options that choose and describe a stage other than requests.
     """
 
+    options = {name: _ONE[name] if name in one else option for name, option in _OPTIONS.items()}
+    case = {name: _parameter(name, option) for name, option in options.items() if stages or name not in _STAGES}
+    first = {name: case.pop(name) for name in _FIRST}
+    axis = {} if axes is None else {"axis": _parameter("axis", axes)}
+
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command)
-        own = dict(signature.parameters)
-        shown = {name: _ONE[name] if name in one else option for name, option in _OPTIONS.items()}
-        shown = {name: option for name, option in shown.items() if stages or name not in _STAGES}
-        read = [name for name in shown if name not in own]
-        case = {name: own.get(name) or _keyword(name, option, _DEFAULTS.get(name)) for name, option in shown.items()}
-        names = list(own)
-        before, after = names[: names.index("asked")], names[names.index("asked") + 1 :]
-        order = [*(case[name] for name in _FIRST), *(own[name] for name in before if name not in case)]
-        order += [_keyword("axis", axes, None)] if axes is not None else []
-        order += [parameter for name, parameter in case.items() if name not in _FIRST]
-        order += [own[name] for name in after if name not in case]
+        own = list(signature.parameters.items())
+        at = next(i for i, (name, _) in enumerate(own) if name == "asked")
+        shown = first | dict(own[:at]) | axis | case | dict(own[at + 1 :])  # a second one of a name keeps its place
+        read = [name for name in (*first, *case) if name not in signature.parameters]
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
@@ -82,7 +79,7 @@ def case_options(
                     )
             command(asked=cases.read(texts, given.pop("axis", None) or ()), **given)
 
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in order]
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown.values()]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
@@ -90,5 +87,7 @@ def case_options(
     return decorate
 
 
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _parameter(name: str, option: Any) -> inspect.Parameter:
+    """The parameter of an option; without a default it is needed."""
+    default = {"model": inspect.Parameter.empty, "platform": inspect.Parameter.empty, "assumptions": "default"}
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default.get(name), annotation=option)
