@@ -157,7 +157,7 @@ def test_interrupts_at_any_moment(tmp_path, seed):
 WRITER = """
 import os, sys, time
 from genz_jax_main import main
-from genz_jax import files
+from genz_jax.base import files
 
 def slow(dataset, path):
     with open(path, "w") as file:
