@@ -27,7 +27,7 @@ their class has. LongCat's count leaves out the weights that transformers alloca
 """
 
 
-def count(kind: str) -> tuple[gz.ParameterCount, int]:
+def count(kind: str) -> tuple[gz.results.ParameterCount, int]:
     """Our count of a family's default config, and PyTorch's."""
     config = transformers.AutoConfig.for_model(kind)
     with tempfile.TemporaryDirectory() as folder:

@@ -105,7 +105,7 @@ class Problem:
             "model": _models(self.models),
             "platform": gz.Platform(
                 mem_capacity=CAPACITY * GIB,
-                network=(gz.NetworkLevel(UNLIMITED, LINK_BW * GIB, LINK_LATENCY * 1e-6),),
+                network=(gz.specs.NetworkLevel(UNLIMITED, LINK_BW * GIB, LINK_LATENCY * 1e-6),),
                 **numbers,
             ),
             "workload": gz.Workload(batch=_axis(self.batches), input_tokens=INPUT_TOKENS, output_tokens=OUTPUT_TOKENS),

@@ -56,15 +56,15 @@ UNLIMITED = 1e24
 
 def platform(**changes: Any) -> gz.Platform:
     """A device of unlimited resources, whose rate at int8 is `flops`."""
-    links = (gz.NetworkLevel(DEVICES, "450 GB/s", "1 us"),)
-    rates = gz.Rates(**{name: 1.0 for name in gz.Rates().paths()})
+    links = (gz.specs.NetworkLevel(DEVICES, "450 GB/s", "1 us"),)
+    rates = gz.specs.Rates(**{name: 1.0 for name in gz.specs.Rates().paths()})
     free = gz.Platform(UNLIMITED, UNLIMITED, UNLIMITED, network=links, rates=rates, onchip_bw=UNLIMITED)
     return free.replace(**changes)
 
 
 def objective(kind: str) -> gz.SLO:
     """Limits of the use cases of one kind (`ttft` or `tpot`), along the dimension `workload`."""
-    seconds = [str(gz.about("workload", name).notes[kind]) for name in USE_CASES]
+    seconds = [str(gz.catalog.about("workload", name).notes[kind]) for name in USE_CASES]
     return gz.SLO(**{kind: gz.axis(seconds, "workload")})
 
 

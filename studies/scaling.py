@@ -122,7 +122,7 @@ def compute(smoke: bool) -> xr.Dataset:
 def ours(points: list[dict[str, Any]], stage: str, approach: str) -> np.ndarray:
     """Seconds of GEMMs, attention and communication at each point: one sweep of all, zipped along its models."""
 
-    def along(name: str) -> gz.Axis:
+    def along(name: str) -> gz.specs.Axis:
         return gz.axis([point[name] for point in points], "model")
 
     loads = [gz.workload(EXPERIMENTS[point["experiment"]][1]) for point in points]
@@ -137,7 +137,7 @@ def ours(points: list[dict[str, Any]], stage: str, approach: str) -> np.ndarray:
     apart = np.array(grouped) & (published and stage == "decode")
     requests = np.where(apart, BEAMS, 1.0)
     beams = BEAMS / requests if stage == "decode" else np.ones(len(points))
-    level = gz.NetworkLevel(128, along("link_bw"), along("link_latency"))
+    level = gz.specs.NetworkLevel(128, along("link_bw"), along("link_latency"))
     device = gz.Platform(along("flops"), along("mem_bw"), "100 TB", network=(level,))
     physics = gz.Assumptions.default if approach == "default" else gz.Assumptions.genz
     if published:

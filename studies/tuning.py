@@ -25,7 +25,7 @@ STARTS, SMOKE_STARTS = 4096, 64
 VARIABLES = tuple(design_space.UNITS)
 
 
-def tune(starts: int) -> gz.TuneResult:
+def tune(starts: int) -> gz.results.TuneResult:
     """The optimum from that many starts."""
     return gz.tune(
         "system_price",

@@ -61,7 +61,7 @@ def pick(names: Sequence[str]) -> gz.Model:
 
 def big_platform(**changes: Any) -> gz.Platform:
     """A device on which every model fits, with two network levels."""
-    levels = (gz.NetworkLevel(8, "450 GB/s", "1 us"), gz.NetworkLevel(2.0**20, "50 GB/s", "5 us"))
+    levels = (gz.specs.NetworkLevel(8, "450 GB/s", "1 us"), gz.specs.NetworkLevel(2.0**20, "50 GB/s", "5 us"))
     return gz.Platform("989 TFLOP/s", "3.35 TB/s", "100 TB", network=levels).replace(**changes)
 
 
@@ -89,8 +89,8 @@ def make_case(
 def chunks(past: Any = 512, new: Any = 128, prompts: Any = 3, sequences: Any = 6, context: Any = 700, own: Any = 40):
     """Keyword arguments of a workload with a prefill chunk and a decode chunk."""
     return {
-        "prefill_chunks": (gz.PrefillChunk(past, new),),
-        "decode_chunks": (gz.DecodeChunk(prompts, sequences, context, own),),
+        "prefill_chunks": (gz.specs.PrefillChunk(past, new),),
+        "decode_chunks": (gz.specs.DecodeChunk(prompts, sequences, context, own),),
     }
 
 
@@ -180,10 +180,10 @@ def log_uniform(rng: np.random.Generator, low: float, high: float, n: int) -> np
 def random_platform(rng: np.random.Generator, n: int, capacity: tuple[float, float] = (1e16, 1e17)) -> gz.Platform:
     """Platforms with two network levels, along one axis."""
     levels = (
-        gz.NetworkLevel(
+        gz.specs.NetworkLevel(
             rng.choice([2.0, 8.0, 72.0], n), log_uniform(rng, 1e10, 1e12, n), log_uniform(rng, 1e-8, 1e-5, n)
         ),
-        gz.NetworkLevel(np.full(n, 2.0**20), log_uniform(rng, 1e9, 1e11, n), log_uniform(rng, 1e-7, 1e-4, n)),
+        gz.specs.NetworkLevel(np.full(n, 2.0**20), log_uniform(rng, 1e9, 1e11, n), log_uniform(rng, 1e-7, 1e-4, n)),
     )
     return gz.Platform(
         log_uniform(rng, 1e13, 1e16, n),

@@ -108,7 +108,7 @@ def test_an_entry_cannot_be_changed_for_others(spec):
 def test_every_entry_loads_and_has_a_source(kind, name):
     spec = KINDS[kind][1](name)
     assert spec.name == name
-    source = gz.about(kind, name).source
+    source = gz.catalog.about(kind, name).source
     for text in [source] if isinstance(source, str) else source:
         assert len(text) > 8
     assert source
@@ -117,7 +117,7 @@ def test_every_entry_loads_and_has_a_source(kind, name):
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_and_aliases_are_unique_whatever_their_case(kind):
     listing, _ = KINDS[kind]
-    spellings = [spelling.lower() for name in listing() for spelling in {name, *gz.about(kind, name).aliases}]
+    spellings = [spelling.lower() for name in listing() for spelling in {name, *gz.catalog.about(kind, name).aliases}]
     assert len(spellings) == len(set(spellings))
 
 
@@ -125,7 +125,7 @@ def test_names_and_aliases_are_unique_whatever_their_case(kind):
 def test_every_alias_finds_its_entry_in_any_case(kind):
     listing, find = KINDS[kind]
     for name in listing():
-        for alias in gz.about(kind, name).aliases:
+        for alias in gz.catalog.about(kind, name).aliases:
             assert find(alias).name == find(alias.upper()).name == find(f" {alias.lower()} ").name == name
 
 
@@ -183,7 +183,7 @@ def test_dimensions_are_possible(name):
             assert float(part.heads) % float(part.kv_heads) == 0
     if model.moe is not None:
         assert float(model.moe.top_k) <= float(model.moe.experts)
-    notes = gz.about("model", name).notes
+    notes = gz.catalog.about("model", name).notes
     if "active_parameters" in notes and "parameters" in notes:
         assert notes["active_parameters"] <= notes["parameters"]
 
@@ -216,12 +216,12 @@ def test_platforms_are_plausible(name):
 
 
 def test_what_the_catalogue_says():
-    entry = gz.about("platform", "h100")
+    entry = gz.catalog.about("platform", "h100")
     assert entry.name == "H100-SXM"
     assert "H100" in entry.aliases
     assert entry.notes["vendor"] == "NVIDIA"
-    assert gz.about("model", "llama-3.1-8b").notes["parameters"] == pytest.approx(8.03e9, rel=1e-3)
-    chat = gz.about("workload", "chat").notes
+    assert gz.catalog.about("model", "llama-3.1-8b").notes["parameters"] == pytest.approx(8.03e9, rel=1e-3)
+    chat = gz.catalog.about("workload", "chat").notes
     assert (units.parse(chat["ttft"], units.SECOND), units.parse(chat["tpot"], units.SECOND)) == (0.2, 0.01)
 
 
@@ -251,7 +251,7 @@ def test_suggestions_are_spelt_as_in_the_catalogue():
 
 def test_about_an_unknown_kind_of_entry():
     with pytest.raises(ValueError, match=r"models.*model.*platform.*workload"):
-        gz.about("models", "gpt2")
+        gz.catalog.about("models", "gpt2")
 
 
 class Folder:

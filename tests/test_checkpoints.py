@@ -97,7 +97,7 @@ def test_a_name_that_does_not_say_the_formats_is_refused(name, words):
 
 def test_all_formats_of_the_catalogue_are_read():
     for name in gz.models():
-        notes = gz.about("model", name).notes
+        notes = gz.catalog.about("model", name).notes
         for checkpoint in (name, *notes.get("checkpoints", ())):
             model = gz.model(checkpoint)
             assert model.name == name

@@ -42,7 +42,7 @@ def test_sensitivity_is_that_of_the_library():
     assert result.exit_code == 0, result.stderr
     (point,) = json.loads(result.stdout)["points"]
     ds = gz.sensitivity("gpt2", "H100-SXM", stage="decode")
-    table = gz.help_most(ds, most=3)
+    table = gz.rank_parameters(ds, most=3)
     assert [row["parameter"] for row in point["helps"]] == list(table.parameter.values)
     assert [row["gain"] for row in point["helps"]] == list(table.gain.values)
     assert sum(point["shares"].values()) == pytest.approx(1.0)

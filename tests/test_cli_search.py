@@ -18,7 +18,7 @@ def run(line: str) -> Result:
     return CliRunner().invoke(app, shlex.split(line), catch_exceptions=False)
 
 
-def asked(**changes) -> gz.SearchResult:
+def asked(**changes) -> gz.results.SearchResult:
     return gz.search("llama-3.1-8b", "H100-SXM", gz.Workload(1, 512, 64), **{"chips": range(1, 5), "batch": [4, 32],
                      "progress": False, **changes})  # fmt: skip
 

@@ -203,7 +203,7 @@ def test_bars_of_the_parts_add_up_to_the_totals(tmp_path):
 
 
 def test_a_function_of_ones_own_replaces_the_model():
-    def mine(platform: gz.Platform) -> gz.CostResult:
+    def mine(platform: gz.Platform) -> gz.results.CostResult:
         return dataclasses.replace(device_cost(platform, gz.CostModel()), price=platform.flops * 1e-11)
 
     assert float(gz.cost("H100-SXM", mine).price) == pytest.approx(float(gz.platform("H100-SXM").flops) * 1e-11)

@@ -196,7 +196,7 @@ def test_encoders_that_are_decoders_are_refused(tmp_path):
 @pytest.mark.parametrize("tokens", [1, 2, 77, 128, 129, 130, 1000])
 def test_pairs_are_those_that_are_seen_one_by_one(tokens: int):
     window = 129  # 64 tokens to each side
-    both = gz.Model(64, 1, 100, local_attention=gz.LocalAttention(1, 4, 4, 16, window=window), lm_head=0,
+    both = gz.Model(64, 1, 100, local_attention=gz.layers.LocalAttention(1, 4, 4, 16, window=window), lm_head=0,
                     bidirectional=1)  # fmt: skip
     found = encoded(both, gz.Workload(2, tokens, 1), operators=True)
     at = np.arange(tokens)

@@ -36,7 +36,7 @@ def test_defaults_are_what_the_docstring_says():
     ],
 )
 def test_every_stage_has_its_result(stage, kind):
-    workload = gz.Workload(prefill_chunks=(gz.PrefillChunk(0, 128),)) if stage == "chunked" else None
+    workload = gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(0, 128),)) if stage == "chunked" else None
     speculation = gz.Speculation(gz.model("gpt2"), 4, 0.8) if stage.startswith("speculative") else None
     result = gz.estimate("gpt2", CHIP, workload, stage=stage, speculation=speculation)
     assert type(result) is kind

@@ -71,16 +71,16 @@ def _model(layers: int = 3, **parts: Any) -> gz.Model:
     return gz.Model(hidden_size=D, layers=layers, vocab_size=V, **parts)
 
 
-def _gqa(kv_heads: int = 4, size: int = 8, layers: int = 3, **numbers: Any) -> gz.Attention:
-    return gz.Attention(layers, heads=12, kv_heads=kv_heads, head_dim=size, **numbers)
+def _gqa(kv_heads: int = 4, size: int = 8, layers: int = 3, **numbers: Any) -> gz.layers.Attention:
+    return gz.layers.Attention(layers, heads=12, kv_heads=kv_heads, head_dim=size, **numbers)
 
 
-FFN = gz.FFN(3, INNER)
-WINDOW = gz.LocalAttention(3, heads=12, kv_heads=4, head_dim=8, window=8)
-MLA_PART = gz.LatentAttention(
+FFN = gz.layers.FFN(3, INNER)
+WINDOW = gz.layers.LocalAttention(3, heads=12, kv_heads=4, head_dim=8, window=8)
+MLA_PART = gz.layers.LatentAttention(
     3, heads=12, q_lora_rank=24, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10
 )
-SHARED_GATE = gz.MoE(3, 6, 2, 40, shared_experts=1, shared_intermediate_size=56, shared_gate=1)
+SHARED_GATE = gz.layers.MoE(3, 6, 2, 40, shared_experts=1, shared_intermediate_size=56, shared_gate=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +99,14 @@ TRANSFORMERS = [
     Case("phi3", GQA, _model(attention=_gqa(), ffn=FFN)),
     Case("cohere", GQA, _model(attention=_gqa(), ffn=FFN)),
     Case("olmo2", GQA, _model(attention=_gqa(), ffn=FFN)),
-    Case("gpt2", GPT, _model(attention=_gqa(12), ffn=gz.FFN(3, 4 * D, 1))),
-    Case("gpt_bigcode", GPT, _model(attention=_gqa(1), ffn=gz.FFN(3, 4 * D, 1))),
-    Case("falcon", {**SMALL, "multi_query": True}, _model(attention=_gqa(1), ffn=gz.FFN(3, 4 * D, 1))),
-    Case("gpt_neox", {**SMALL, "intermediate_size": INNER}, _model(attention=_gqa(12), ffn=gz.FFN(3, INNER, 1))),
+    Case("gpt2", GPT, _model(attention=_gqa(12), ffn=gz.layers.FFN(3, 4 * D, 1))),
+    Case("gpt_bigcode", GPT, _model(attention=_gqa(1), ffn=gz.layers.FFN(3, 4 * D, 1))),
+    Case("falcon", {**SMALL, "multi_query": True}, _model(attention=_gqa(1), ffn=gz.layers.FFN(3, 4 * D, 1))),
+    Case("gpt_neox", {**SMALL, "intermediate_size": INNER}, _model(attention=_gqa(12), ffn=gz.layers.FFN(3, INNER, 1))),
     Case(
         "opt",
         {**SMALL, "ffn_dim": INNER, "word_embed_proj_dim": D, "max_position_embeddings": 64},
-        _model(attention=_gqa(12), ffn=gz.FFN(3, INNER, 1)),
+        _model(attention=_gqa(12), ffn=gz.layers.FFN(3, INNER, 1)),
     ),
     Case("mistral", {**GQA, "sliding_window": 8}, _model(local_attention=WINDOW, ffn=FFN)),
     Case(
@@ -117,13 +117,13 @@ TRANSFORMERS = [
     Case(
         "mixtral",
         {**GQA, "num_local_experts": 6, "num_experts_per_tok": 2},
-        _model(attention=_gqa(), moe=gz.MoE(3, 6, 2, INNER)),
+        _model(attention=_gqa(), moe=gz.layers.MoE(3, 6, 2, INNER)),
         "cpu",
     ),
     Case(
         "qwen3_moe",
         {**GQA, **EXPERTS, "num_experts": 6, "head_dim": 20, "mlp_only_layers": [0]},
-        _model(attention=_gqa(size=20), ffn=gz.FFN(1, INNER), moe=gz.MoE(2, 6, 2, 40)),
+        _model(attention=_gqa(size=20), ffn=gz.layers.FFN(1, INNER), moe=gz.layers.MoE(2, 6, 2, 40)),
         "cpu",
     ),
     Case(
@@ -138,13 +138,13 @@ LATENT = Case(
     MLA,
     _model(
         latent_attention=MLA_PART,
-        ffn=gz.FFN(1, INNER),
-        moe=gz.MoE(2, 6, 2, 40, shared_experts=2, shared_intermediate_size=40),
+        ffn=gz.layers.FFN(1, INNER),
+        moe=gz.layers.MoE(2, 6, 2, 40, shared_experts=2, shared_intermediate_size=40),
     ),
     "cpu",
 )
-SSM_PART = gz.SSM(3, d_inner=2 * D, d_state=8, d_conv=4, dt_rank=6)
-SSD_PART = gz.SSD(3, heads=12, head_dim=16, d_state=16, groups=2, d_conv=4)
+SSM_PART = gz.layers.SSM(3, d_inner=2 * D, d_state=8, d_conv=4, dt_rank=6)
+SSD_PART = gz.layers.SSD(3, heads=12, head_dim=16, d_state=16, groups=2, d_conv=4)
 STATE_SPACE = [
     Case("mamba", {**MAMBA, "state_size": 8}, _model(ssm=SSM_PART)),
     Case("mamba2", {**MAMBA, **MAMBA_2}, _model(ssd=SSD_PART)),
@@ -155,8 +155,8 @@ STATE_SPACE = [
             4,
             attention=_gqa(layers=2),
             ssm=SSM_PART.replace(layers=2),
-            ffn=gz.FFN(2, INNER),
-            moe=gz.MoE(2, 4, 2, INNER),
+            ffn=gz.layers.FFN(2, INNER),
+            moe=gz.layers.MoE(2, 4, 2, INNER),
         ),
         "cpu",
     ),
@@ -170,7 +170,7 @@ STATE_SPACE = [
         {**GQA, **EXPERTS, **NEXT},
         _model(
             attention=_gqa(size=16, layers=1, output_gate=12 * 16),
-            delta_net=gz.DeltaNet(2, 2, 4, key_head_dim=16, value_head_dim=24, d_conv=4),
+            delta_net=gz.layers.DeltaNet(2, 2, 4, key_head_dim=16, value_head_dim=24, d_conv=4),
             moe=SHARED_GATE,
         ),
         "cpu",
@@ -233,7 +233,7 @@ def test_decode(case, batch, tokens):
 @pytest.mark.parametrize(("past", "new"), [(7, 5), (16, 16), (30, 2)])
 def test_chunk_of_a_prompt(name, past, new):
     case = next(case for case in TRANSFORMERS if case.name == name)
-    workload = gz.Workload(prefill_chunks=(gz.PrefillChunk(past, new),))
+    workload = gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(past, new),))
     ours, theirs = flop_count(case.model, workload, "chunked", SQUARE), _run(name, 1, past, new)
     assert round(ours.gemm) == theirs.gemm
     assert round(ours.attention) == theirs.attention

@@ -16,7 +16,8 @@ CHIP = gz.platform("H100-SXM").replace(
     mem_bw=gz.geomspace("1 TB/s", "20 TB/s", 9), link_latency=gz.axis(["1 us", "3 us", "9 us"])
 )
 CHUNKS = gz.Workload(
-    prefill_chunks=(gz.PrefillChunk(128, 256),), decode_chunks=(gz.DecodeChunk(4, 4, gz.axis([512, 1024], "context")),)
+    prefill_chunks=(gz.specs.PrefillChunk(128, 256),),
+    decode_chunks=(gz.specs.DecodeChunk(4, 4, gz.axis([512, 1024], "context")),),
 )
 STAGES = [
     "decode",

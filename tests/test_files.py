@@ -109,7 +109,7 @@ def test_a_file_size_limit_is_told_in_one_line_and_leaves_nothing(tmp_path, name
         import resource
         import numpy as np
         import xarray as xr
-        from genz_jax import files
+        from genz_jax.base import files
 
         files.IN_MEMORY = {size}
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

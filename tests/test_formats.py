@@ -154,7 +154,7 @@ def test_a_compressed_cache_has_gears_bytes(bits: int, share: float, rank: int, 
 @pytest.mark.parametrize("asked", FORMATS)
 def test_a_format_that_is_lacking_runs_at_the_nearest_wider_one(asked: str):
     peaks = {"bf16": 100.0, "fp8": 200.0, "int8": 150.0}
-    platform = gz.Platform("100 TFLOP/s", "1 TB/s", "80 GB", rates=gz.Rates.from_peaks(peaks))
+    platform = gz.Platform("100 TFLOP/s", "1 TB/s", "80 GB", rates=gz.specs.Rates.from_peaks(peaks))
     there = {**peaks, "fp32": 50.0, "fp16": 100.0}
     runs = next(name for name in (asked, *WIDER[asked]) if name in there)
     code, relative = native_format(platform, np.asarray(float(Format[asked])))
@@ -173,7 +173,9 @@ def test_the_result_says_which_format_it_ran_at():
 
 def test_each_product_runs_at_the_rate_of_its_own_tensors():
     # Compute times of a platform whose memory never binds are FLOPs over the rate of the wider tensor.
-    platform = gz.Platform("100 TFLOP/s", "1e6 TB/s", "1 PB", rates=gz.Rates.from_peaks({"bf16": 100.0, "fp8": 200.0}))
+    platform = gz.Platform(
+        "100 TFLOP/s", "1e6 TB/s", "1 PB", rates=gz.specs.Rates.from_peaks({"bf16": 100.0, "fp8": 200.0})
+    )
     precision = gz.Precision("bf16", scores="fp8", kv_cache="fp8", experts="fp8")
     case = make_case(gz.model("mixtral-8x7b"), platform, gz.Workload(4, 512), precision=precision)
     found = once(case, Question("prefill", DEFAULT, operators=True))

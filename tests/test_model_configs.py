@@ -106,7 +106,7 @@ def test_parameters(file):
 def test_precision(file):
     """The formats are read, and are those that the catalogue says of the checkpoint."""
     formats = precision_text(file)
-    known = [gz.about("model", model) for model in gz.models()]
+    known = [gz.catalog.about("model", model) for model in gz.models()]
     name = file.stem.removesuffix("_config").replace("--", "/")
     for entry in known:
         listed = entry.notes.get("checkpoints", {})

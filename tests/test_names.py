@@ -138,7 +138,7 @@ def found(find, spelling: str, entry: str) -> bool:
 def test_no_spelling_of_the_catalogue_is_ambiguous_or_anothers(what):
     find = {"model": gz.model, "platform": gz.platform}[what]
     for spelling in catalog.spellings(what):
-        entry = gz.about(what, spelling).name
+        entry = gz.catalog.about(what, spelling).name
         for other in (spelling.upper(), spelling.replace("-", "_"), spelling.replace("-", " ")):
             assert found(find, other, entry)
 
@@ -186,7 +186,7 @@ def test_other_sizes_are_refused_and_hints_are_of_the_family(name):
     ],
 )
 def test_the_first_hint_is_nearest_in_generation_and_size(name, first):
-    lists = {model: gz.about("model", model).aliases for model in gz.models()}
+    lists = {model: gz.catalog.about("model", model).aliases for model in gz.models()}
     hints = names.nearest(name, lists)
     assert hints[0] == first
     assert len({names.family(hint) for hint in hints}) == 1

@@ -21,7 +21,7 @@ Level = tuple[int, float, float]
 
 
 def network(levels: list[Level], efficiency: float = 1.0) -> gz.Platform:
-    made = tuple(gz.NetworkLevel(*level) for level in levels)
+    made = tuple(gz.specs.NetworkLevel(*level) for level in levels)
     return gz.Platform(1e15, 1e12, 1e11, network=made, collective_overhead=OVERHEAD, link_efficiency=efficiency)
 
 
@@ -237,16 +237,16 @@ SWITCHED = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
 def test_on_a_switch_every_rank_is_one_hop_away(kind, ranks):
     # The bandwidth term is that of the ring; an all-reduce goes to the switch and back twice.
     latency, nbytes = 3e-6, 1e6
-    ring = gz.NetworkLevel(64, 1e11, 0.0)
+    ring = gz.specs.NetworkLevel(64, 1e11, 0.0)
     carried = ours(kind, nbytes, ranks, gz.Platform(1e15, 1e12, 1e11, network=(ring,), collective_overhead=OVERHEAD))
-    level = gz.NetworkLevel(64, 1e11, latency, "switch")
+    level = gz.specs.NetworkLevel(64, 1e11, latency, "switch")
     found = ours(kind, nbytes, ranks, gz.Platform(1e15, 1e12, 1e11, network=(level,), collective_overhead=OVERHEAD))
     hops = (2 if kind == "all_reduce" else 1) if ranks > 1 else 0
     assert found == pytest.approx(carried + hops * latency, rel=1e-6)
 
 
 def test_two_switches_take_the_hops_of_both():
-    levels = (gz.NetworkLevel(8, 1e30, 1e-6, "switch"), gz.NetworkLevel(64, 1e30, 5e-6, "switch"))
+    levels = (gz.specs.NetworkLevel(8, 1e30, 1e-6, "switch"), gz.specs.NetworkLevel(64, 1e30, 5e-6, "switch"))
     platform = gz.Platform(1e15, 1e12, 1e11, network=levels, collective_overhead=0)
     assert ours("all_reduce", 1e6, 16, platform) == pytest.approx(2 * 1e-6 + 2 * 5e-6, rel=1e-6)
     assert ours("all_reduce", 1e6, 8, platform) == pytest.approx(2 * 1e-6, rel=1e-6)
@@ -271,7 +271,7 @@ def test_more_tensor_parallel_ranks_are_not_slower_on_a_switch(name):
 
 
 def test_topologies_are_an_axis_and_mix_in_a_list():
-    level = gz.NetworkLevel(8, "450 GB/s", "1 us", gz.axis([0, 1]))
+    level = gz.specs.NetworkLevel(8, "450 GB/s", "1 us", gz.axis([0, 1]))
     chip = gz.platform("H100-SXM").replace(network=(level,))
     ds = gz.sweep("llama-3.1-8b", chip, gz.Workload(1, 64, 4), gz.Parallelism(tp=8), figures=["tpot"])
     assert float(ds.tpot[1]) < float(ds.tpot[0])
@@ -281,4 +281,4 @@ def test_topologies_are_an_axis_and_mix_in_a_list():
         assert float(mixed.tpot.sel(platform=name)) == pytest.approx(float(one.tpot), rel=1e-6)
     assert "switch" in str(gz.platform("H100-SXM"))
     with pytest.raises(ValueError, match=r"NetworkLevel\.topology = 'mesh': must be 'ring' \(0\) or 'switch' \(1\)"):
-        gz.NetworkLevel(8, 1e11, 1e-6, "mesh")
+        gz.specs.NetworkLevel(8, 1e11, 1e-6, "mesh")

@@ -45,7 +45,9 @@ def test_replicas_are_as_many_systems_side_by_side(preset: str, replicas: int):
 
 
 def test_every_replica_runs_an_iteration_of_chunked_prefill():
-    load = gz.Workload(prefill_chunks=(gz.PrefillChunk(0, 512),), decode_chunks=(gz.DecodeChunk(8, 8, 900),))
+    load = gz.Workload(
+        prefill_chunks=(gz.specs.PrefillChunk(0, 512),), decode_chunks=(gz.specs.DecodeChunk(8, 8, 900),)
+    )
     asked = Question("chunked", assumptions.default)
     one, two = (
         once(make_case(gz.model("llama-3.1-8b"), workload=load, parallelism=gz.Parallelism(dp=dp)), asked)
@@ -64,7 +66,9 @@ def test_every_replica_runs_an_iteration_of_chunked_prefill():
 def test_one_rank_is_no_context_parallelism_bit_for_bit(preset: str, stage: str):
     load = gz.Workload(4, 300, 50, 2)
     if stage == "chunked":
-        load = load.replace(prefill_chunks=(gz.PrefillChunk(9, 70),), decode_chunks=(gz.DecodeChunk(2, 4, 30, 5),))
+        load = load.replace(
+            prefill_chunks=(gz.specs.PrefillChunk(9, 70),), decode_chunks=(gz.specs.DecodeChunk(2, 4, 30, 5),)
+        )
     draft = gz.Speculation(gz.model("llama-3.2-1b"), 4, 0.8) if stage.startswith("spec") else None
     case = make_case(pick(ZOO), workload=load, parallelism=gz.Parallelism(2, 1, 2), speculation=draft)
     without = slim(case)
@@ -163,7 +167,7 @@ def test_a_ring_beside_attention_takes_the_time_of_its_steps(ranks: int, attenti
 @pytest.mark.parametrize(("ranks", "stride"), [(2, 1), (8, 1), (8, 4), (16, 2), (3, 8)])
 def test_a_pass_waits_for_the_slowest_link_between_neighbours(ranks: int, stride: int):
     levels = [(8, 450e9, 1e-6), (64, 50e9, 5e-6), (4096, 12e9, 2e-5)]
-    platform = gz.Platform(1e15, 1e12, 1e11, network=tuple(gz.NetworkLevel(*level) for level in levels))
+    platform = gz.Platform(1e15, 1e12, 1e11, network=tuple(gz.specs.NetworkLevel(*level) for level in levels))
     block = 3e6
     op = collectives.ring("r", "attention_collectives", elements=block, ranks=ranks, precision=gz.Precision("fp8"),
                         stride=stride)  # fmt: skip

@@ -52,7 +52,7 @@ def test_rounded_counts(name):
 
 @pytest.mark.parametrize("name", gz.models())
 def test_exact_statements_of_the_catalogue(name):
-    stated = gz.about("model", name).notes.get("parameters")
+    stated = gz.catalog.about("model", name).notes.get("parameters")
     if stated is None or stated % 1e6 == 0:
         pytest.skip("no exact count is published")
     if name == "phi-3-small":

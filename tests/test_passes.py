@@ -21,7 +21,7 @@ def prefill(model: str, batch: int, tokens: int, limit: int | None, tp: int, **o
 
 def explicit(model: str, batch: int, tokens: int, limit: int, tp: int) -> float:
     """Sum of the iterations of chunked prefill that fill each pass with whole prompts and parts, in order."""
-    passes: list[list[gz.PrefillChunk]] = [[]]
+    passes: list[list[gz.specs.PrefillChunk]] = [[]]
     room = limit
     for _ in range(batch):
         past = 0
@@ -29,7 +29,7 @@ def explicit(model: str, batch: int, tokens: int, limit: int, tp: int) -> float:
             if not room:
                 passes, room = [*passes, []], limit
             new = min(room, tokens - past)
-            passes[-1].append(gz.PrefillChunk(past, new))
+            passes[-1].append(gz.specs.PrefillChunk(past, new))
             past, room = past + new, room - new
     found = 0.0
     for chunks in passes:

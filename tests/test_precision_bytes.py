@@ -187,7 +187,7 @@ def test_a_kind_of_layers_changes_its_own_operators_alone(name: str, stage: str)
 @pytest.mark.parametrize(("pair", "factor"), [("fp8-fp8", 2.0), ("fp8", 1.0), ("nvfp4-fp8", 2.0), ("nvfp4-nvfp4", 4.0)])
 def test_a_kind_of_layers_runs_at_its_own_rate(kind: str, pair: str, factor: float):
     peaks = {"bf16": 100.0, "fp8": 200.0, "fp4": 400.0}
-    platform = gz.Platform("100 TFLOP/s", "1e6 TB/s", "1 PB", rates=gz.Rates.from_peaks(peaks))
+    platform = gz.Platform("100 TFLOP/s", "1e6 TB/s", "1 PB", rates=gz.specs.Rates.from_peaks(peaks))
     case = make_case(
         gz.model("deepseek-v3"), platform, gz.Workload(4, 512), precision=gz.Precision(f"bf16/{kind}={pair}")
     )

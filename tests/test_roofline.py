@@ -163,7 +163,7 @@ def test_without_a_link_what_does_not_fit_does_not_run(link: float | None):
 
 
 def test_energy_is_the_sum_of_its_shares():
-    split = gz.PowerSplit(0.25, 0.35, 0.15, 0.05)
+    split = gz.specs.PowerSplit(0.25, 0.35, 0.15, 0.05)
     platform = gz.Platform(1e15, 1e12, 1e11, power=900.0, power_split=split)
     found = energy(2.0, 1.1, 0.7, 0.4, platform)
     assert float(found) == pytest.approx(900 * (0.25 * 2 + 0.35 * 1.1 + 0.15 * 0.7 + 0.05 * 0.4), rel=1e-14)

@@ -37,11 +37,11 @@ def theirs(function, **arguments):
 
 
 def platform(system: dict[str, float]) -> gz.Platform:
-    links = gz.NetworkLevel(2.0**24, system["ICN"] * GIB, system["ICN_LL"] * 1e-6)
+    links = gz.specs.NetworkLevel(2.0**24, system["ICN"] * GIB, system["ICN_LL"] * 1e-6)
     return gz.Platform(system["Flops"] * 1e12, system["Memory_BW"] * GIB, system["Memory_size"] * GIB, (links,))
 
 
-def ours(name: str, system: str, stage: str, chips: int, batches: list[int]) -> gz.SearchResult:
+def ours(name: str, system: str, stage: str, chips: int, batches: list[int]) -> gz.results.SearchResult:
     model = parity.read_model(CARDS[name], False)
     return gz.search(model, platform(SYSTEMS[system]), gz.Workload(1, 2000, 256), chips=chips, batch=batches,
                      stage=stage, assumptions="genz", space="genz", progress=False)  # fmt: skip
@@ -52,7 +52,7 @@ def asked(name: str, system: str, stage: str) -> dict[str, Any]:
             "system_name": SYSTEMS[system] | {"real_values": True}}  # fmt: skip
 
 
-def rows(result: gz.SearchResult) -> dict[str, np.ndarray]:
+def rows(result: gz.results.SearchResult) -> dict[str, np.ndarray]:
     """Requested batch, batch, tp, pp, latency in ms and the release's throughput, which counts a full pipeline."""
     d = result.dataset
     batch, pp, latency = (d[name].values.astype(float) for name in ("batch", "pp", "latency"))

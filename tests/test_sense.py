@@ -187,16 +187,16 @@ def test_quantities_of_another_dimension_or_unknown_unit_are_refused(ureg):
     ("made", "words"),
     [
         (
-            lambda: gz.Workload(decode_chunks=(gz.DecodeChunk(32, 1024),)),
+            lambda: gz.Workload(decode_chunks=(gz.specs.DecodeChunk(32, 1024),)),
             r"decode_chunks\.0: .*DecodeChunk\(32, 32, 1024\)",
         ),
-        (lambda: gz.Workload(decode_chunks=(gz.DecodeChunk(5, 1, 100, 10),)), r"prompts = 5, sequences = 1"),
-        (lambda: gz.Workload(decode_chunks=(gz.DecodeChunk(2, 5, 100),)), r"prompts = 2, sequences = 5"),
-        (lambda: gz.Workload(decode_chunks=(gz.DecodeChunk(0, 4, 100),)), r"prompts = 0"),
-        (lambda: gz.Workload(prefill_chunks=(gz.PrefillChunk(0, 0),)), r"new_tokens and sequences are 0"),
-        (lambda: gz.PowerSplit(static=0.5), r"PowerSplit: the shares add to 1\.2"),
-        (lambda: gz.FFN(2, 64, tied_layers=3), r"FFN\.tied_layers = 3: must be at most .* 2"),
-        (lambda: gz.Attention(4, 8, 8, 64, shared_kv_layers=5), r"Attention\.shared_kv_layers = 5"),
+        (lambda: gz.Workload(decode_chunks=(gz.specs.DecodeChunk(5, 1, 100, 10),)), r"prompts = 5, sequences = 1"),
+        (lambda: gz.Workload(decode_chunks=(gz.specs.DecodeChunk(2, 5, 100),)), r"prompts = 2, sequences = 5"),
+        (lambda: gz.Workload(decode_chunks=(gz.specs.DecodeChunk(0, 4, 100),)), r"prompts = 0"),
+        (lambda: gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(0, 0),)), r"new_tokens and sequences are 0"),
+        (lambda: gz.specs.PowerSplit(static=0.5), r"PowerSplit: the shares add to 1\.2"),
+        (lambda: gz.layers.FFN(2, 64, tied_layers=3), r"FFN\.tied_layers = 3: must be at most .* 2"),
+        (lambda: gz.layers.Attention(4, 8, 8, 64, shared_kv_layers=5), r"Attention\.shared_kv_layers = 5"),
     ],
 )
 def test_numbers_that_do_not_agree_are_refused(made, words):
@@ -205,7 +205,7 @@ def test_numbers_that_do_not_agree_are_refused(made, words):
 
 
 def test_axes_of_numbers_that_do_not_agree_are_data():
-    chunk = gz.DecodeChunk(gz.axis([1, 2, 3]), 4, 100)
+    chunk = gz.specs.DecodeChunk(gz.axis([1, 2, 3]), 4, 100)
     ds = gz.sweep("gpt2", H100, gz.Workload(decode_chunks=(chunk,)), stage="chunked", figures=["latency", "reason"])
     assert list(gz.words(ds.reason).values) == ["feasible", "feasible", "chunks_do_not_agree"]
     assert list(np.isnan(ds.latency.values)) == [False, False, True]

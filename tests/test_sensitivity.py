@@ -128,7 +128,7 @@ def test_an_efficiency_of_one_cannot_be_better():
 
 
 def test_what_helps_most_comes_first(found):
-    table = gz.help_most(found, "tpot", 3)
+    table = gz.rank_parameters(found, "tpot", 3)
     assert dict(table.sizes) == {"model": 2, "batch": 2, "rank": 3}
     assert (np.diff(table.gain, axis=table.gain.dims.index("rank")) <= 0).all()
     for place in np.ndindex(2, 2):
@@ -169,7 +169,7 @@ def test_a_figure_that_no_rate_changes_is_refused():
     with pytest.raises(ValueError, match="step"):
         gz.sensitivity("gpt2", "H100-SXM", step=0)
     with pytest.raises(ValueError, match=r"gz\.sensitivity"):
-        gz.help_most(gz.sweep("gpt2", "H100-SXM"))
+        gz.rank_parameters(gz.sweep("gpt2", "H100-SXM"))
 
 
 def test_every_number_of_a_platform_has_a_place():

@@ -32,7 +32,7 @@ def test_a_cached_prefix_leaves_the_work_of_a_chunk_behind_it(name: str, fused: 
     # Where every prompt hits, prefill is the chunk of the rest behind the cached tokens, whose one request it is.
     physics = DEFAULT.replace(fused_attention=fused)
     hit = figures(name, "prefill", gz.Workload(1, 3000, cached_tokens=1000), physics)
-    chunk = figures(name, "chunked", gz.Workload(prefill_chunks=(gz.PrefillChunk(1000, 2000),)), physics)
+    chunk = figures(name, "chunked", gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(1000, 2000),)), physics)
     for figure in ("flop_count", "latency", "compute_time"):
         assert float(hit[figure]) == pytest.approx(float(chunk[figure]), rel=1e-12), figure
 
@@ -137,8 +137,8 @@ def test_the_form_of_a_stage_is_the_cheaper_one(stage: str, form: str):
 
 
 def test_the_up_projection_is_held_once_where_a_pass_has_both_forms():
-    both = gz.Workload(prefill_chunks=(gz.PrefillChunk(0, 64),), decode_chunks=(gz.DecodeChunk(4, 4, 500),))
-    alone = gz.Workload(decode_chunks=(gz.DecodeChunk(4, 4, 500),))
+    both = gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(0, 64),), decode_chunks=(gz.specs.DecodeChunk(4, 4, 500),))
+    alone = gz.Workload(decode_chunks=(gz.specs.DecodeChunk(4, 4, 500),))
     weights = [float(figures("deepseek-v3", "chunked", w)["weights"]) for w in (both, alone)]
     assert weights[0] == pytest.approx(weights[1], rel=1e-12)
 

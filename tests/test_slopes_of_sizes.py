@@ -16,7 +16,9 @@ from genz_jax.specs import assumptions
 FINITE = assumptions.default.replace(infeasible="finite")
 """Sizes beside those of a model may divide over no ranks, and have figures all the same."""
 
-CHIP = gz.platform("H100-SXM").replace(mem_capacity="10 TB", network=(gz.NetworkLevel(2**20, "450 GB/s", "1 us"),))
+CHIP = gz.platform("H100-SXM").replace(
+    mem_capacity="10 TB", network=(gz.specs.NetworkLevel(2**20, "450 GB/s", "1 us"),)
+)
 PARALLEL = ("parallelism.tp", "parallelism.ep", "parallelism.pp", "parallelism.dp", "parallelism.cp")
 SMOOTH = ("dp", "micro_batches", "kv_outliers")
 """Numbers by which others are divided or multiplied without rounding, so that a small step tells the derivative."""

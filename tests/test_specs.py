@@ -29,24 +29,24 @@ LLAMA, H100 = gz.model("llama-3.1-8b"), gz.platform("H100-SXM")
 EXAMPLES = {
     **{type(spec).__name__: spec for spec in (LLAMA, H100, LLAMA.attention, LLAMA.ffn, H100.rates, H100.network[0])},
     "LocalAttention": gz.model("gemma-3-27b").local_attention,
-    "LatentAttention": gz.LatentAttention(61, 128, 1536, 512, 128, 64, 128, output_gate=128),
+    "LatentAttention": gz.layers.LatentAttention(61, 128, 1536, 512, 128, 64, 128, output_gate=128),
     "MoE": gz.model("mixtral-8x7b").moe,
     "SSM": gz.model("falcon-mamba-7b").ssm,
     "SSD": gz.model("mamba2-2.7b").ssd,
-    "DeltaNet": gz.DeltaNet(36, 16, 32, 128, 128, 4, decay_rank=64, gate_rank=64),
-    "LinearAttention": gz.LinearAttention(8, 16, 64),
-    "ShortConvolution": gz.ShortConvolution(10, 2048, 3),
-    "Indexer": gz.Indexer(61, 64, 128, 2048),
-    "SparseAttention": gz.SparseAttention(4, 32, 8, 128, indexer=gz.Indexer(4, 4, 128, 2048)),
-    "CompressedAttention": gz.CompressedAttention(4, 64, 512, 1024, 128, 8, 1024),
-    "Compressor": gz.Compressor(2, 128),
-    "LatentExperts": gz.LatentExperts(1024),
-    "LayerEmbedding": gz.LayerEmbedding(30, 256, 262144),
-    "Projection": gz.Projection(9, 2048, 64),
-    "ResidualStreams": gz.ResidualStreams(86, 4, 4),
-    "PowerSplit": gz.PowerSplit(0, 0, 0, 0),
-    "PrefillChunk": gz.PrefillChunk(0, 512),
-    "DecodeChunk": gz.DecodeChunk(4, 4, 1024),
+    "DeltaNet": gz.layers.DeltaNet(36, 16, 32, 128, 128, 4, decay_rank=64, gate_rank=64),
+    "LinearAttention": gz.layers.LinearAttention(8, 16, 64),
+    "ShortConvolution": gz.layers.ShortConvolution(10, 2048, 3),
+    "Indexer": gz.layers.Indexer(61, 64, 128, 2048),
+    "SparseAttention": gz.layers.SparseAttention(4, 32, 8, 128, indexer=gz.layers.Indexer(4, 4, 128, 2048)),
+    "CompressedAttention": gz.layers.CompressedAttention(4, 64, 512, 1024, 128, 8, 1024),
+    "Compressor": gz.layers.Compressor(2, 128),
+    "LatentExperts": gz.layers.LatentExperts(1024),
+    "LayerEmbedding": gz.layers.LayerEmbedding(30, 256, 262144),
+    "Projection": gz.layers.Projection(9, 2048, 64),
+    "ResidualStreams": gz.layers.ResidualStreams(86, 4, 4),
+    "PowerSplit": gz.specs.PowerSplit(0, 0, 0, 0),
+    "PrefillChunk": gz.specs.PrefillChunk(0, 512),
+    "DecodeChunk": gz.specs.DecodeChunk(4, 4, 1024),
     "Workload": gz.Workload(),
     "Parallelism": gz.Parallelism(),
     "Precision": gz.Precision(),
@@ -308,7 +308,7 @@ def test_replace_reaches_every_number(kind):
 
 
 def test_replacing_a_whole_part_and_a_number_of_it_at_once():
-    attention = gz.Attention(layers=32, heads=16, kv_heads=8, head_dim=128)
+    attention = gz.layers.Attention(layers=32, heads=16, kv_heads=8, head_dim=128)
     both = LLAMA.replace(**{"attention": attention, "attention.kv_heads": 2})
     assert (at(both, "attention.heads"), at(both, "attention.kv_heads")) == (16, 2)
 
@@ -392,7 +392,7 @@ def test_precision_of_format_names(arguments, sizes, compute, name):
 
 
 def test_rates_of_formats_that_the_platform_lacks_are_zero():
-    rates = gz.Rates.from_peaks({"bf16": 100.0, "fp8": 200.0, "int8": 150.0})
+    rates = gz.specs.Rates.from_peaks({"bf16": 100.0, "fp8": 200.0, "int8": 150.0})
     expected = dict.fromkeys(FORMATS, 0.0) | {"fp32": 0.5, "bf16": 1.0, "fp16": 1.0, "fp8": 2.0, "int8": 1.5}
     assert {name: float(getattr(rates, name)) for name in FORMATS} == expected
 
@@ -402,7 +402,7 @@ def test_rates_of_formats_that_the_platform_lacks_are_zero():
 )
 def test_rates_that_cannot_be(peaks, words):
     with pytest.raises(ValueError, match=words):
-        gz.Rates.from_peaks(peaks)
+        gz.specs.Rates.from_peaks(peaks)
 
 
 # ------------------------------------------------------------------------------------------------------------ print

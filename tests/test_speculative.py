@@ -101,7 +101,7 @@ def test_a_step_is_its_drafts_and_one_verification(preset: str, pp: int):
 
 
 def test_the_published_verification_is_a_chunk():
-    workload = gz.Workload(1, 900, 60, prefill_chunks=(gz.PrefillChunk(960, TOKENS),))
+    workload = gz.Workload(1, 900, 60, prefill_chunks=(gz.specs.PrefillChunk(960, TOKENS),))
     case = make_case(pick(ZOO), workload=workload, speculation=speculation())
     verified = once(case, Question("speculative_decode", GENZ))["full_time"]
     # Few queries on a long context take the absorbed form of latent attention, which a prompt's chunk does not.

@@ -6,7 +6,7 @@ import genz_jax as gz
 from genz_jax.specs.stack import take
 
 H100, H200 = gz.platform("H100-SXM"), gz.platform("H200")
-ONE_LEVEL = H100.replace(network=(gz.NetworkLevel(8, "450 GB/s", "1 us"),))
+ONE_LEVEL = H100.replace(network=(gz.specs.NetworkLevel(8, "450 GB/s", "1 us"),))
 
 
 def latency(model, platform, workload=None, parallelism=None, stage="decode"):
@@ -70,9 +70,10 @@ def test_a_missing_offload_link_is_one_of_no_bandwidth():
 
 
 def test_chunks_that_are_not_there_cost_nothing():
-    first = gz.Workload(prefill_chunks=(gz.PrefillChunk(0, 512),))
+    first = gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(0, 512),))
     second = gz.Workload(
-        prefill_chunks=(gz.PrefillChunk(512, 256), gz.PrefillChunk(0, 128)), decode_chunks=(gz.DecodeChunk(4, 4, 900),)
+        prefill_chunks=(gz.specs.PrefillChunk(512, 256), gz.specs.PrefillChunk(0, 128)),
+        decode_chunks=(gz.specs.DecodeChunk(4, 4, 900),),
     )
     stacked = gz.stack([first, second])
     np.testing.assert_array_equal(stacked.prefill_chunks[1].new_tokens, [0, 128])

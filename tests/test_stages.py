@@ -184,7 +184,7 @@ def test_micro_batches_serve_the_whole_batch_and_no_more(stage: str, batch: int,
     # A batch that the stages do not divide is served all the same, and stages do not work on empty micro-batches.
     model = gz.model("llama-3.1-8b").replace(tied_embeddings=0)
     asked = Question(stage, DEFAULT, ("batch_time", "throughput", "latency", "energy"))
-    platform = big_platform(mem_bw="1e30 B/s", flops="1 TFLOP/s", power_split=gz.PowerSplit(0, 1, 0, 0))
+    platform = big_platform(mem_bw="1e30 B/s", flops="1 TFLOP/s", power_split=gz.specs.PowerSplit(0, 1, 0, 0))
     platform = platform.replace(**{"network.0.latency": 0, "network.0.bandwidth": "1e30 B/s"})
     whole = once(make_case(model, platform, gz.Workload(batch, 300, 50)), asked)
     split = once(make_case(model, platform, gz.Workload(batch, 300, 50), gz.Parallelism(pp=pp)), asked)
@@ -201,23 +201,23 @@ def test_micro_batches_serve_the_whole_batch_and_no_more(stage: str, batch: int,
 
 CHUNK_FORMS = {
     "n requests are n chunks of one": (
-        {"decode_chunks": (gz.DecodeChunk(3, 3, 700),)},
-        {"decode_chunks": (gz.DecodeChunk(1, 1, 700),) * 3},
+        {"decode_chunks": (gz.specs.DecodeChunk(3, 3, 700),)},
+        {"decode_chunks": (gz.specs.DecodeChunk(1, 1, 700),) * 3},
     ),
     "beams of two prompts are two chunks": (
-        {"decode_chunks": (gz.DecodeChunk(2, 6, 700, 40),)},
-        {"decode_chunks": (gz.DecodeChunk(1, 3, 700, 40),) * 2},
+        {"decode_chunks": (gz.specs.DecodeChunk(2, 6, 700, 40),)},
+        {"decode_chunks": (gz.specs.DecodeChunk(1, 3, 700, 40),) * 2},
     ),
     "chunks of nothing change nothing": (
         chunks(),
         {
-            "prefill_chunks": (gz.PrefillChunk(512, 128), gz.PrefillChunk(0, 0)),
-            "decode_chunks": (gz.DecodeChunk(3, 6, 700, 40), gz.DecodeChunk(0, 0, 0, 0)),
+            "prefill_chunks": (gz.specs.PrefillChunk(512, 128), gz.specs.PrefillChunk(0, 0)),
+            "decode_chunks": (gz.specs.DecodeChunk(3, 6, 700, 40), gz.specs.DecodeChunk(0, 0, 0, 0)),
         },
     ),
     "order does not matter": (
-        {"prefill_chunks": (gz.PrefillChunk(0, 64), gz.PrefillChunk(100, 32))},
-        {"prefill_chunks": (gz.PrefillChunk(100, 32), gz.PrefillChunk(0, 64))},
+        {"prefill_chunks": (gz.specs.PrefillChunk(0, 64), gz.specs.PrefillChunk(100, 32))},
+        {"prefill_chunks": (gz.specs.PrefillChunk(100, 32), gz.specs.PrefillChunk(0, 64))},
     ),
 }
 
@@ -235,7 +235,7 @@ def test_chunks_that_mean_the_same_take_the_same(form: str):
 
 def test_a_whole_prompt_as_one_chunk_is_prefill():
     kinds = list(ZOO)
-    workload = gz.Workload(1, 700, 10, prefill_chunks=(gz.PrefillChunk(0, 700),))
+    workload = gz.Workload(1, 700, 10, prefill_chunks=(gz.specs.PrefillChunk(0, 700),))
     found = [
         once(make_case(pick(kinds), workload=workload), Question(stage, DEFAULT)) for stage in ("prefill", "chunked")
     ]
@@ -248,7 +248,7 @@ def test_a_whole_prompt_as_one_chunk_is_prefill():
 def test_decoding_requests_as_a_chunk_are_a_decode_step():
     # A chunk of n requests with a KV length of S + O is a decode step of a batch of n at its end.
     last = DEFAULT.replace(decode_position="last")
-    workload = gz.Workload(5, 700, 40, decode_chunks=(gz.DecodeChunk(5, 5, 740),))
+    workload = gz.Workload(5, 700, 40, decode_chunks=(gz.specs.DecodeChunk(5, 5, 740),))
     decode, chunk = (
         once(make_case(pick(ZOO), workload=workload), Question(stage, last)) for stage in ("decode", "chunked")
     )
@@ -259,7 +259,7 @@ def test_decoding_requests_as_a_chunk_are_a_decode_step():
 
 
 def test_chunked_throughput_counts_prompt_tokens_and_requests():
-    given = {"prefill_chunks": (gz.PrefillChunk(0, 100),), "decode_chunks": (gz.DecodeChunk(64, 64, 700),)}
+    given = {"prefill_chunks": (gz.specs.PrefillChunk(0, 100),), "decode_chunks": (gz.specs.DecodeChunk(64, 64, 700),)}
     f = once(make_case(gz.model("llama-3.1-8b"), workload=gz.Workload(**given)), Question("chunked", DEFAULT))
     close(f["throughput"], (100 + 64) / f["latency"])
     f = once(make_case(gz.model("llama-3.1-8b"), workload=gz.Workload(**given)), Question("chunked", GENZ))
@@ -274,7 +274,7 @@ def test_a_chunked_stage_needs_a_chunk():
 # ----------------------------------------------------------------------------------------------- what does not run
 
 
-SMALL = gz.Platform(1e15, 1e12, "10 GB", network=(gz.NetworkLevel(4, "100 GB/s"),))
+SMALL = gz.Platform(1e15, 1e12, "10 GB", network=(gz.specs.NetworkLevel(4, "100 GB/s"),))
 IMPOSSIBLE: list[tuple[str, gz.Platform, gz.Parallelism, Reason]] = [
     ("llama-3.1-8b", big_platform(), gz.Parallelism(tp=3), Reason.heads_not_divisible),
     ("llama-3.1-8b", big_platform(), gz.Parallelism(tp=64), Reason.heads_not_divisible),

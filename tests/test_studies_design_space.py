@@ -35,7 +35,7 @@ def served(design: dict[str, float]) -> dict[str, bool]:
     platform = gz.platform(space.BASE).replace(**rates)
     found = {}
     for name in space.USE_CASES:
-        notes = gz.about("workload", name).notes
+        notes = gz.catalog.about("workload", name).notes
         slo = gz.SLO(ttft=notes["ttft"], tpot=notes["tpot"])
         spread = gz.Parallelism(tp=design["tp"])
         found[name] = bool(slo.met(gz.estimate(space.MODEL, platform, name, spread, space.PRECISION)))

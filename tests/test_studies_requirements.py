@@ -49,7 +49,7 @@ def test_exact_requirements_are_met_and_near_the_formulas(found, physics):
         at = {"model": "llama-2-7b", "workload": case}
         device = study.platform(mem_bw=float(exact.mem_bw.sel(at)))
         result = gz.estimate("llama-2-7b", device, gz.workload(case), precision="int8", assumptions=physics)
-        limit = {"20 ms": 0.02, "10 ms": 0.01}[gz.about("workload", case).notes["tpot"]]
+        limit = {"20 ms": 0.02, "10 ms": 0.01}[gz.catalog.about("workload", case).notes["tpot"]]
         assert float(result.tpot) == pytest.approx(limit, rel=1e-9)
 
 

@@ -20,7 +20,8 @@ FEW = {"figures": ["latency", "weights"], **QUICK}
 SMALL = ["gpt2", "opt-125m", "opt-1.3b"]
 
 CHUNKS = gz.Workload(
-    prefill_chunks=(gz.PrefillChunk(128, 256),), decode_chunks=(gz.DecodeChunk(4, 4, gz.axis([512, 1024], "context")),)
+    prefill_chunks=(gz.specs.PrefillChunk(128, 256),),
+    decode_chunks=(gz.specs.DecodeChunk(4, 4, gz.axis([512, 1024], "context")),),
 )
 DRAFT = gz.Speculation(gz.model("opt-125m"), gz.axis([2, 4], "drafted"), 0.8)
 
@@ -97,7 +98,7 @@ def test_names_of_a_mapping_are_the_labels():
 
 
 def test_specs_without_names_are_numbered():
-    model = gz.Model(64, 2, 100, attention=gz.Attention(2, 4, 4, 16), ffn=gz.FFN(2, 128))
+    model = gz.Model(64, 2, 100, attention=gz.layers.Attention(2, 4, 4, 16), ffn=gz.layers.FFN(2, 128))
     found = gz.sweep([model, "gpt2", model.replace(vocab_size=200)], CHIP, figures=["latency"], **QUICK)
     assert found.model.values.tolist() == ["model0", "gpt2", "model2"]
 
@@ -121,7 +122,7 @@ def test_names_in_an_array():
 
 ATTENTION = {"v_head_dim": 32, "value_projection": 0.5, "output_gate": 512, "input_size": 1024, "qk_norms": 128}
 EXTRA = {**ATTENTION, "biases": 64, "tied_layers": 1, "shared_kv_layers": 1}
-INDEXER = gz.Indexer(2, 4, 32, 64, head_weights=0.5)
+INDEXER = gz.layers.Indexer(2, 4, 32, 64, head_weights=0.5)
 PER_KIND = "/".join(
     ["bf16", *(f"{kind}=int8-int8" for kind in ("attention", "ffn", "experts", "shared_experts", "head"))]
 )
@@ -136,10 +137,10 @@ EVERYTHING = Case(
         mtp_layers=1,
         mtp_dense=0.5,
         mtp_local=0.5,
-        attention=gz.Attention(2, 8, 2, 64, **EXTRA),
-        local_attention=gz.LocalAttention(2, 8, 4, 64, 32, **EXTRA),
-        sparse_attention=gz.SparseAttention(2, 8, 4, 64, indexer=INDEXER.replace(block_size=8), **EXTRA),
-        compressed_attention=gz.CompressedAttention(
+        attention=gz.layers.Attention(2, 8, 2, 64, **EXTRA),
+        local_attention=gz.layers.LocalAttention(2, 8, 4, 64, 32, **EXTRA),
+        sparse_attention=gz.layers.SparseAttention(2, 8, 4, 64, indexer=INDEXER.replace(block_size=8), **EXTRA),
+        compressed_attention=gz.layers.CompressedAttention(
             4,
             8,
             64,
@@ -148,23 +149,35 @@ EVERYTHING = Case(
             4,
             48,
             biases=8,
-            sparse=gz.Compressor(2, 4, 2, indexer=INDEXER),
-            heavy=gz.Compressor(2, 16),
+            sparse=gz.layers.Compressor(2, 4, 2, indexer=INDEXER),
+            heavy=gz.layers.Compressor(2, 16),
         ),
-        latent_attention=gz.LatentAttention(2, 8, 96, 64, 32, 16, 32, biases=64, output_gate=256, indexer=INDEXER),
-        ssm=gz.SSM(2, 1024, 16, 4, 32, inner_norms=64, biases=2048),
-        ssd=gz.SSD(2, 16, 64, 32, 1, 4, inner_norms=1024, biases=64),
-        delta_net=gz.DeltaNet(2, 4, 8, 64, 64, 4, decay_rank=16, gate_rank=32),
-        linear_attention=gz.LinearAttention(2, 8, 64, inner_norms=512),
-        short_convolution=gz.ShortConvolution(2, 512, 4, biases=8),
+        latent_attention=gz.layers.LatentAttention(
+            2, 8, 96, 64, 32, 16, 32, biases=64, output_gate=256, indexer=INDEXER
+        ),
+        ssm=gz.layers.SSM(2, 1024, 16, 4, 32, inner_norms=64, biases=2048),
+        ssd=gz.layers.SSD(2, 16, 64, 32, 1, 4, inner_norms=1024, biases=64),
+        delta_net=gz.layers.DeltaNet(2, 4, 8, 64, 64, 4, decay_rank=16, gate_rank=32),
+        linear_attention=gz.layers.LinearAttention(2, 8, 64, inner_norms=512),
+        short_convolution=gz.layers.ShortConvolution(2, 512, 4, biases=8),
         lm_head=0.5,
-        ffn=gz.FFN(6, 1024, biases=64, tied_layers=2),
-        moe=gz.MoE(
-            6, 8, 2, 256, 2, 1, 512, biases=64, router_biases=8, shared_gate=0.5, latent=gz.LatentExperts(128, norm=0.5)
+        ffn=gz.layers.FFN(6, 1024, biases=64, tied_layers=2),
+        moe=gz.layers.MoE(
+            6,
+            8,
+            2,
+            256,
+            2,
+            1,
+            512,
+            biases=64,
+            router_biases=8,
+            shared_gate=0.5,
+            latent=gz.layers.LatentExperts(128, norm=0.5),
         ),
-        layer_embedding=gz.LayerEmbedding(12, 32, 900),
-        residual_streams=gz.ResidualStreams(24, 4, 2, 0.5),
-        projections=(gz.Projection(4, 512, 64), gz.Projection(4, 64, 512, uses=2)),
+        layer_embedding=gz.layers.LayerEmbedding(12, 32, 900),
+        residual_streams=gz.layers.ResidualStreams(24, 4, 2, 0.5),
+        projections=(gz.layers.Projection(4, 512, 64), gz.layers.Projection(4, 64, 512, uses=2)),
     ),
     platform=CHIP.replace(
         compute_efficiency=0.5,
@@ -172,7 +185,7 @@ EVERYTHING = Case(
         link_efficiency=0.5,
         offload_bw="64 GB/s",
         link_domain=64,
-        rates=gz.Rates(),
+        rates=gz.specs.Rates(),
     ),
     workload=gz.Workload(4, 300, 40, 2, cached_tokens=64, cache_hit_rate=0.5),
     parallelism=gz.Parallelism(1, 1, 1, 2),
@@ -213,7 +226,7 @@ def three_points() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     The second point changes every third number that is no parallelism, the third all numbers.
     """
-    axes: dict[str, dict[str, gz.Axis]] = {}
+    axes: dict[str, dict[str, gz.specs.Axis]] = {}
     points: list[dict[str, dict[str, float]]] = [{}, {}, {}]
     for i, ((part, path), (value, rule)) in enumerate(numbers_of(EVERYTHING).items()):
         values = [value, other(value, rule) if i % 3 == 0 and part != "parallelism" else value, other(value, rule)]

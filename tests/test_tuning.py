@@ -18,12 +18,12 @@ SMALL = {"starts": 32, "steps": 60, "progress": False}
 SLO = gz.SLO(ttft="60 ms", tpot="5 ms")
 
 
-def least_power(slo: gz.SLO = SLO, **options) -> gz.TuneResult:
+def least_power(slo: gz.SLO = SLO, **options) -> gz.results.TuneResult:
     return gz.tune("power", MODEL, BASE, LOAD, bounds=BOUNDS, slo=slo, **SMALL, **options)
 
 
 @pytest.fixture(scope="module")
-def found() -> gz.TuneResult:
+def found() -> gz.results.TuneResult:
     return least_power()
 
 
@@ -131,7 +131,7 @@ def test_map_marks_the_optimum(found):
 
 
 @pytest.fixture(scope="module")
-def served() -> gz.TuneResult:
+def served() -> gz.results.TuneResult:
     bounds = {**BOUNDS, "mem_capacity": ("10 GB", "400 GB"), "batch": (1, 64), "tp": (1, 12)}
     slo = gz.SLO(tpot="5 ms", ttft="300 ms")
     options = {"budget": {"area": "400 mm2"}, "precision": "fp8", "weights": None}

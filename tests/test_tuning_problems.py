@@ -38,7 +38,7 @@ class Problem:
     budget: Any = None
     starts: int = 16
 
-    def tune(self, starts: int | None = None, **options: Any) -> gz.TuneResult:
+    def tune(self, starts: int | None = None, **options: Any) -> gz.results.TuneResult:
         given = (self.objective, self.model, "H100-SXM", self.load, self.spread, self.precision)
         limits = {"bounds": self.bounds, "slo": self.slo, "budget": self.budget}
         return gz.tune(*given, **limits, starts=starts or self.starts, progress=False, **options)
@@ -117,7 +117,7 @@ IDS = list(PROBLEMS)
 
 
 @functools.cache
-def tuned(name: str) -> gz.TuneResult:
+def tuned(name: str) -> gz.results.TuneResult:
     problem = PROBLEMS[name]
     return problem.tune(check_grid=problem.points)
 
@@ -277,7 +277,7 @@ def test_a_function_of_ones_own_as_objective_and_as_cost():
     loads = {"chat": CHAT, "short": gz.Workload(batch=4, input_tokens=512, output_tokens=64)}
     bounds, shares = {"flops": FLOPS, "mem_bw": MEM_BW}, {"chat": 1.0, "short": 3.0}
 
-    def mine(platform: gz.Platform) -> gz.CostResult:
+    def mine(platform: gz.Platform) -> gz.results.CostResult:
         return device_cost(platform, gz.CostModel().replace(gross_margin=0.0))
 
     def delay(result: RequestResult, platform: gz.Platform) -> Any:

@@ -150,13 +150,13 @@ TINY["latent_attention_full_query"] = {
     "latent_attention": TINY["latent_attention"]["latent_attention"] | {"q_lora_rank": 0}
 }
 KINDS = {
-    "attention": gz.Attention,
-    "local_attention": gz.LocalAttention,
-    "latent_attention": gz.LatentAttention,
-    "ssm": gz.SSM,
-    "ssd": gz.SSD,
-    "ffn": gz.FFN,
-    "moe": gz.MoE,
+    "attention": gz.layers.Attention,
+    "local_attention": gz.layers.LocalAttention,
+    "latent_attention": gz.layers.LatentAttention,
+    "ssm": gz.layers.SSM,
+    "ssd": gz.layers.SSD,
+    "ffn": gz.layers.FFN,
+    "moe": gz.layers.MoE,
 }
 WIDTH, VOCABULARY = 7, 11
 
@@ -189,7 +189,7 @@ def test_flops_are_those_of_every_token(name: str):
     ((kind, part),) = TINY[name].items()
     model = gz.Model(WIDTH, part["layers"], VOCABULARY, **{kind: KINDS[kind](**part)})
     batch, prompt, output = 3, 6, 4
-    workload = gz.Workload(batch, prompt, output, prefill_chunks=(gz.PrefillChunk(2, 3),))
+    workload = gz.Workload(batch, prompt, output, prefill_chunks=(gz.specs.PrefillChunk(2, 3),))
     head = matmul(WIDTH, VOCABULARY)
 
     prefill = part["layers"] * sum(layer_flops(kind, part, i + 1, False) for i in range(prompt)) + head
@@ -250,7 +250,7 @@ def test_a_kind_split_in_two_changes_nothing(stage: str, preset: str):
     assert full is not None
     sizes = {name: getattr(full, name) for name in ("heads", "kv_heads", "head_dim")}
     parts = whole.replace(
-        attention=full.replace(layers=20), local_attention=gz.LocalAttention(12, window=1_000_000, **sizes)
+        attention=full.replace(layers=20), local_attention=gz.layers.LocalAttention(12, window=1_000_000, **sizes)
     )
     workload = gz.Workload(5, 1100, 70, 2, **chunks())
     spread = gz.Parallelism(4, 1, 2)
@@ -274,9 +274,9 @@ def test_models_stacked_in_a_list_keep_their_figures(stage: str, preset: str):
 
 def test_workloads_and_platforms_stacked_in_a_list_keep_their_figures():
     workloads = {
-        "chunk": gz.Workload(prefill_chunks=(gz.PrefillChunk(100, 50),)),
+        "chunk": gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(100, 50),)),
         "both": gz.Workload(**chunks()),
-        "decode": gz.Workload(decode_chunks=(gz.DecodeChunk(4, 4, 900), gz.DecodeChunk(1, 3, 200, 20))),
+        "decode": gz.Workload(decode_chunks=(gz.specs.DecodeChunk(4, 4, 900), gz.specs.DecodeChunk(1, 3, 200, 20))),
     }
     platforms = {
         "one level": gz.Platform(1e15, 3e12, 1e13),

@@ -60,14 +60,13 @@ def _points(dataset: "xr.Dataset", top: int) -> list[dict[str, Any]]:
     """Every point and figure: value, shares, and the parameters that help most."""
     import numpy as np
 
-    from genz_jax import help_most
-    from genz_jax.cli import show
+    from genz_jax import rank_parameters
 
     found = []
     inner = ("parameter", "resource")
     dims = {dim: n for dim, n in dataset.sizes.items() if dim not in inner}
     for name in str(dataset.attrs["figures"]).split():
-        table = help_most(dataset, name, top)
+        table = rank_parameters(dataset, name, top)
         for place in np.ndindex(*dims.values()):
             at = dict(zip(dims, place, strict=True))
 

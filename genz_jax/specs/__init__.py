@@ -4,6 +4,7 @@ A number may be given as a Python or NumPy number, a JAX array or tracer, text w
 an `xarray.DataArray`. Text is converted to base units and values are checked when a spec is made.
 """
 
+from genz_jax.base.axes import Axis as Axis
 from genz_jax.base.fields import Label as Label, Number as Number, Rule as Rule, Spec as Spec
 from genz_jax.specs.engine import Engine as Engine
 from genz_jax.specs.model import (

@@ -183,7 +183,9 @@ class Platform(Spec):
 
     def __check_init__(self):
         if not self.network:
-            raise ValueError("Platform.network = (): must have at least one gz.NetworkLevel(size, bandwidth, latency)")
+            raise ValueError(
+                "Platform.network = (): must have at least one gz.specs.NetworkLevel(size, bandwidth, latency)"
+            )
 
     @property
     def name(self) -> str:

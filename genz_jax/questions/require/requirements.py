@@ -162,7 +162,8 @@ def require(
             default what the catalogue says of the workloads that are given by name.
         engine: what bounds a forward pass; by default `gz.Engine()`.
         assumptions: "default", "genz", or a `gz.Assumptions`.
-        over: a dimension, such as `workload`, of which one platform must serve all places: see `gz.combined`.
+        over: a dimension, such as `workload`, of which one platform must serve all places; see
+            `gz.binding_requirement`.
         progress: show a progress bar when it takes more than two seconds.
 
     Returns:
@@ -200,7 +201,7 @@ def require(
     words = ", ".join(names) or ", ".join(promised.limits())
     dataset.attrs["title"] = f"genz_jax: {asked.extreme} {asked.name} for {named['model']} within {words}"[:200]
     dataset.attrs |= {"target": asked.name, "target_path": asked.path, "extreme": asked.extreme}
-    return dataset if over is None else combined(dataset, over)
+    return dataset if over is None else binding_requirement(dataset, over)
 
 
 def _read_slo(slo: SLOLike | None, workload: Any) -> tuple[SLO, list[str]]:
@@ -417,7 +418,7 @@ class _Search:
         return self.answer(count, most, feasible, self.obstacle(beyond, stops), stops, there)
 
 
-def combined(dataset: "xr.Dataset", over: str = "workload") -> "xr.Dataset":
+def binding_requirement(dataset: "xr.Dataset", over: str = "workload") -> "xr.Dataset":
     """What one platform needs to serve all places along a dimension: the greatest requirement, and whose it is.
 
     Args:
@@ -433,7 +434,7 @@ def combined(dataset: "xr.Dataset", over: str = "workload") -> "xr.Dataset":
     """
     name = dataset.attrs.get("target")
     if name is None:
-        raise ValueError("combined: the dataset has no attribute 'target'; give a result of gz.require")
+        raise ValueError("binding_requirement: the dataset has no attribute 'target'; give a result of gz.require")
     if over not in dataset.dims:
         raise ValueError(f"over = {over!r}: must be one of the dimensions {', '.join(map(str, dataset.dims))}")
     values, feasible = (dataset[what].broadcast_like(dataset[over]) for what in (name, "feasible"))

@@ -172,7 +172,7 @@ def sensitivity(
     Example:
         >>> import genz_jax as gz
         >>> ds = gz.sensitivity("llama-3.1-8b", "H100-SXM", figures="tpot")
-        >>> str(gz.help_most(ds).parameter.values[0])
+        >>> str(gz.rank_parameters(ds).parameter.values[0])
         'mem_bw'
     """
     if not np.isfinite(step) or step <= 0:
@@ -306,7 +306,7 @@ def _shares(
     return tuple(sums[name] for name in RESOURCES)
 
 
-def help_most(dataset: "xr.Dataset", figure: str | None = None, most: int | None = None) -> "xr.Dataset":
+def rank_parameters(dataset: "xr.Dataset", figure: str | None = None, most: int | None = None) -> "xr.Dataset":
     """What would help most: the parameters of each point by what they improve, the best first.
 
     Args:
@@ -316,17 +316,17 @@ def help_most(dataset: "xr.Dataset", figure: str | None = None, most: int | None
 
     Returns:
         A Dataset over `rank` and the other dimensions: `parameter`, its `gain`, the `first_order` gain that the
-        elasticity e promises, (1 + step)^|e| − 1, and the `elasticity`. `print(gz.help_most(ds).to_dataframe())`.
+        elasticity e promises, (1 + step)^|e| − 1, and the `elasticity`. `print(gz.rank_parameters(ds).to_dataframe())`.
 
     Raises:
         ValueError: not a result of `gz.sensitivity`, or no such figure in it.
 
     Example:
-        `gz.help_most(gz.sensitivity("llama-3.1-8b", "H100-SXM"), "ttft", 5)`
+        `gz.rank_parameters(gz.sensitivity("llama-3.1-8b", "H100-SXM"), "ttft", 5)`
     """
     figures = str(dataset.attrs.get("figures", "")).split()
     if "parameter" not in dataset.dims or not figures:
-        raise ValueError("help_most: no dimension 'parameter'; give a result of gz.sensitivity")
+        raise ValueError("rank_parameters: no dimension 'parameter'; give a result of gz.sensitivity")
     name = figures[0] if figure is None else figure
     if name not in figures:
         raise ValueError(f"figure {name!r}: not in the dataset; it has {', '.join(figures)}")
