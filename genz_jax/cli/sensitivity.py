@@ -61,6 +61,7 @@ def _points(dataset: "xr.Dataset", top: int) -> list[dict[str, Any]]:
     import numpy as np
 
     from genz_jax import rank_parameters
+    from genz_jax.cli import show
 
     found = []
     inner = ("parameter", "resource")
