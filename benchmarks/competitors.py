@@ -16,7 +16,6 @@ from problem import OUTPUT_TOKENS, Problem, Stage, Work, work
 from results import ON_DEVICE, OURS, RESIDENT
 
 import genz_jax as gz
-from genz_jax.grid import factored
 from genz_jax.serving import evaluate
 
 NUMPY, NUMBA, NUMEXPR = "NumPy", "numba", "numexpr"
@@ -31,7 +30,6 @@ def forget() -> None:
     jax.clear_caches()
     evaluate.compiled.cache_clear()
     evaluate.function_of.cache_clear()
-    factored.program_of.cache_clear()
 
 
 def ours(call: Call, arrays: ArraysOf) -> Competitor:

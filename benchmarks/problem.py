@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 import genz_jax as gz
-from genz_jax.grid.blocks import axis_order
+from genz_jax.grid.shape import axis_order
 from genz_jax.labelled import labels
 from genz_jax.labelled.inputs import read_case
 from genz_jax.machine.network import network_time

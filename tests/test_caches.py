@@ -14,7 +14,7 @@ import pytest
 import genz_jax as gz
 from genz_jax.base import caches
 from genz_jax.base.caches import Compiled
-from genz_jax.grid.blocks import _round_up
+from genz_jax.grid.shape import round_up
 
 CHIP = gz.platform("H100-SXM")
 
@@ -73,9 +73,9 @@ def test_clear_caches_forgets_and_all_works_as_before():
 @pytest.mark.parametrize("digits", [1, 2, 4])
 def test_round_lengths(digits):
     for number in range(1, 3000):
-        found = _round_up(number, digits)
+        found = round_up(number, digits)
         assert number <= found <= number * (1 + 2.0 ** (1 - digits))
-        assert _round_up(found, digits) == found
+        assert round_up(found, digits) == found
         assert bin(found).rstrip("0").count("1") <= digits
         assert len(bin(found)[2:].rstrip("0")) <= digits
 

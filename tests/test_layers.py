@@ -136,7 +136,7 @@ def test_a_kind_from_outside_is_computed_counted_and_stored(mixture: None):
     added = 5 * 1_000_002 * 4096
     one, other = gz.parameter_count(plain), gz.parameter_count(model)
     assert (float(other.total - one.total), float(other.ssm)) == (added, added)
-    question = {"stage": "prefill", "precision": "int8"}
+    question: Any = {"stage": "prefill", "precision": "int8"}
     workload = gz.Workload(2, 100, 1)
     before, after = (gz.estimate(m, ROOMY, workload, **question) for m in (plain, model))
     assert float(after.weights - before.weights) == pytest.approx(added, rel=1e-6)

@@ -183,7 +183,7 @@ def test_help_has_the_defaults():
     for kind in specs():
         for field in dataclasses.fields(kind):
             if isinstance(field.default, str) and kind is not gz.Precision:
-                assert f"by default {field.default}." in kind.__doc__, (kind, field.name)
+                assert f"by default {field.default}." in (kind.__doc__ or ""), (kind, field.name)
 
 
 def test_a_spec_of_others_has_its_help():
@@ -192,8 +192,9 @@ def test_a_spec_of_others_has_its_help():
 
         width: float = dataclasses.field(default=2.0)
 
-    assert Cabinet.__doc__.startswith("A cabinet.\n\nAttributes:\n    tokens_per_step (token): ")
-    assert "    width (float); by default 2.0." in Cabinet.__doc__
+    text = Cabinet.__doc__ or ""
+    assert text.startswith("A cabinet.\n\nAttributes:\n    tokens_per_step (token): ")
+    assert "    width (float); by default 2.0." in text
 
 
 # --------------------------------------------------------------------------------------------------------------- HTML

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import genz_jax as gz
-from genz_jax.grid import blocks
+from genz_jax.grid import shape
 from genz_jax.reduce import accumulators, quantiles, walk as reduce
 from genz_jax.reduce.pareto import front_mask
 
@@ -44,11 +44,8 @@ def good(whole: xr.Dataset) -> xr.DataArray:
 @pytest.fixture(params=[37, pytest.param(100, marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.slow)])
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of the usual length, and short ones that divide no axis."""
-    monkeypatch.setattr(blocks, "FACTORED", 1)
     if request.param is not None:
-        monkeypatch.setattr(blocks, "BLOCK", request.param)
-        monkeypatch.setattr(blocks, "WORK_BLOCK", 5)
-        monkeypatch.setattr(quantiles, "BLOCK", request.param)
+        monkeypatch.setattr(shape, "CPU", shape.Blocking(request.param, 5))
 
 
 def ask(reduction: Any, slo: gz.SLO | None = LIMIT, **options: Any) -> Any:
@@ -239,11 +236,10 @@ def test_one_trace_and_few_bytes_whatever_the_size(monkeypatch):
     once = 0
     real = points.evaluate
     monkeypatch.setattr(points, "evaluate", lambda *a: (seen.append(1), real(*a))[1])
-    monkeypatch.setattr(blocks, "BLOCK", 2**10)
-    monkeypatch.setattr(blocks, "FACTORED", 1)
+    monkeypatch.setattr(shape, "CPU", shape.Blocking(2**10))
     reduce._step.cache_clear()
     points.described.cache_clear()
-    points.judge.cache_clear()
+    points.ranked_points.cache_clear()
     for n in (50, 200):
         chip = CHIP.replace(
             mem_bw=gz.geomspace(1e12, 2e13, n), flops=gz.geomspace(1e14, 5e15, n), link_bw=gz.axis([1e11, 4e11])
@@ -251,13 +247,13 @@ def test_one_trace_and_few_bytes_whatever_the_size(monkeypatch):
         gz.sweep("gpt2", chip, reduce=gz.Best("tpot"), figures=["tpot"], progress=False)
         if n == 50:
             once = len(seen)
-    # Traced for the figures' names and for the terms, whatever the number and shape of the blocks.
+    # Traced for the figures' names, their shapes and the step of a block, whatever the number and shape of the blocks.
     assert once == 2
     assert len(seen) == once
 
 
 def test_an_interrupt_returns_what_is_done(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 100)
+    monkeypatch.setattr(shape, "CPU", shape.Blocking(100))
     real, calls, before = accumulators.BestPoints.look, [], signal.getsignal(signal.SIGINT)
 
     def look(self: Any, block: Any, out: Any) -> None:
@@ -280,14 +276,14 @@ import jax
 jax.config.update("jax_num_cpu_devices", {devices})
 import numpy as np
 import genz_jax as gz
-from genz_jax.explore import blocks
-blocks.SHARDED = {sharded}
+from genz_jax.grid import feed, shape
+shape.CPU = shape.Blocking(2**19, spread={sharded})
 chip = gz.platform("H100-SXM").replace(mem_bw=gz.geomspace(1e12, 2e13, 101), flops=gz.geomspace(1e14, 5e15, 37))
 given = dict(model=["gpt2", "opt-125m"], platform=chip, workload=gz.Workload(batch=gz.axis([1, 8])), progress=False)
 whole = gz.sweep(**given)
 best = gz.sweep(**given, reduce=gz.Best("tpot", ["batch", "mem_bw"]))
 share = gz.sweep(**given, reduce=gz.Fraction(), slo=gz.SLO(tpot="100 us"))
-cut = blocks.Blocks({{"x": np.ones((37, 101))}}, {{"a": 37, "b": 101}}, ("a", "b"), {{"a": 37, "b": 101}})
+cut = feed.Blocks({{"x": np.ones((37, 101))}}, {{"a": 37, "b": 101}}, ("a", "b"), {{"a": 37, "b": 101}})
 print(cut.sharding is not None, cut.shape)
 np.savez({path!r}, whole=whole.latency.values, bound=whole.bound.values, best=best.tpot.values,
          batch=best.batch.values, share=share.fraction.values)

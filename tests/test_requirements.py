@@ -14,7 +14,7 @@ import genz_jax as gz
 from genz_jax.questions.require.requirements import Limit, Obstacle, Requirement, inverse
 from genz_jax.serving.evaluate import Case, Question, evaluate
 from genz_jax.serving.slo import CEILINGS
-from genz_jax.serving.targets import Service, Target, read_target
+from genz_jax.serving.targets import Target, read_target
 from genz_jax.specs import assumptions
 from genz_jax.specs.stack import stack, take
 
@@ -35,9 +35,9 @@ EXACT = (
 )
 
 
-def service(case: Case, **limits: Any) -> Service:
+def service(case: Case, **limits: Any) -> Case:
     """The case with a promise."""
-    return Service(**{f.name: getattr(case, f.name) for f in dataclasses.fields(case)}, slo=gz.SLO(**limits))
+    return dataclasses.replace(case, slo=gz.SLO(**limits))
 
 
 def few_kinds(stage: str, seed: int, n: int, **options: Any) -> Case:
@@ -279,8 +279,8 @@ def test_blocks_and_one_trace(monkeypatch: pytest.MonkeyPatch):
     whole = gz.require("mem_bw", "gpt2", chip, WORK, slo=slo)
     inverse.cache_clear()
     traces = []
-    real = module.evaluate
-    monkeypatch.setattr(module, "evaluate", lambda *a: (traces.append(1), real(*a))[1])
+    real = module.figures_of
+    monkeypatch.setattr(module, "figures_of", lambda *a: (traces.append(1), real(*a))[1])
     monkeypatch.setattr(module, "POINTS", 100)
     parts = gz.require("mem_bw", "gpt2", chip, WORK, slo=slo)
     once = len(traces)

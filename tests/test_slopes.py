@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import genz_jax as gz
-from genz_jax.grid import blocks
+from genz_jax.grid import shape
 
 CHIP = gz.platform("H100-SXM")
 GRID = CHIP.replace(mem_bw=gz.geomspace("1 TB/s", "20 TB/s", 4), flops=gz.geomspace("100 TFLOP/s", "5 PFLOP/s", 3))
@@ -26,9 +26,7 @@ def slopes(**options: Any) -> xr.Dataset:
     return gz.gradients(platform=GRID, **GIVEN, figures=FIGURES, parameters=PARAMETERS, **options)
 
 
-@pytest.mark.parametrize("factored", [1, pytest.param(2**30, marks=pytest.mark.slow)])
-def test_slopes_are_those_of_central_differences(factored, monkeypatch):
-    monkeypatch.setattr(blocks, "FACTORED", factored)
+def test_slopes_are_those_of_central_differences():
     found = slopes()
     values = gz.sweep(platform=GRID, **GIVEN, figures=[*FIGURES, "feasible", "reason"])
     xr.testing.assert_allclose(found[list(values)], values, rtol=1e-12)
@@ -64,9 +62,7 @@ def test_slopes_are_those_of_central_differences(factored, monkeypatch):
 
 def test_blocks_make_the_whole(monkeypatch):
     whole = slopes()
-    monkeypatch.setattr(blocks, "FACTORED", 1)
-    monkeypatch.setattr(blocks, "BLOCK", 7)
-    monkeypatch.setattr(blocks, "WORK_BLOCK", 3)
+    monkeypatch.setattr(shape, "CPU", shape.Blocking(7, 3))
     xr.testing.assert_allclose(slopes(), whole, rtol=1e-9)
 
 

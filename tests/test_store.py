@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 
 import genz_jax as gz
-from genz_jax.grid.blocks import compiled
+from genz_jax.grid.walk import compiled
 from genz_jax.serving.evaluate import Question, function_of
 from genz_jax.store import regions as cutting, write as stores
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 import genz_jax as gz
 from genz_jax.base.fields import Rule, Spec
-from genz_jax.grid import blocks as module
+from genz_jax.grid import feed, shape
 from genz_jax.labelled import labels
 from genz_jax.serving import results
 from genz_jax.serving.evaluate import Case
@@ -305,8 +305,7 @@ def test_the_order_of_an_axis_is_the_users():
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 100)
-    monkeypatch.setattr(module, "WORK_BLOCK", 12)
+    monkeypatch.setattr(shape, "CPU", shape.Blocking(100, 12))
 
 
 def many(**options) -> xr.Dataset:
@@ -326,13 +325,13 @@ def whole() -> xr.Dataset:
 
 def test_blocks_make_the_whole(whole, small_blocks, monkeypatch):
     seen = []
-    part = module.Blocks.part
+    part = feed.Blocks.part
 
     def counted(self, block):
         seen.append(tuple(self.shape.values()))
         return part(self, block)
 
-    monkeypatch.setattr(module.Blocks, "part", counted)
+    monkeypatch.setattr(feed.Blocks, "part", counted)
     parts = many()
     assert len(seen) > 100
     assert len(set(seen)) == 1  # one shape, so one compilation
@@ -349,8 +348,7 @@ def test_blocks_make_the_whole(whole, small_blocks, monkeypatch):
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 3), (5, 7), (13, 11), (97, 3), (3, 97), (64, 64)])
 @pytest.mark.parametrize("limit", [4, 10, 60])
 def test_blocks_cover_every_point(monkeypatch, sizes, limit):
-    monkeypatch.setattr(module, "BLOCK", limit)
-    monkeypatch.setattr(module, "WORK_BLOCK", limit // 2)
+    monkeypatch.setattr(shape, "CPU", shape.Blocking(limit, limit // 2))
     rows, columns = sizes
     case = Case(
         gz.model("gpt2"),
@@ -360,7 +358,8 @@ def test_blocks_cover_every_point(monkeypatch, sizes, limit):
         gz.Precision(),
     )
     lengths, order = {"rows": rows, "columns": columns}, ("rows", "columns")
-    blocks = module.cut(case, lengths, order)
+    arrays = labels.to_arrays(case, order)
+    blocks = feed.Blocks(arrays, lengths, order, shape.rounded_shape(case, lengths, order))
     assert all(n >= min(2, lengths[dim]) for dim, n in blocks.shape.items())
     visits, values = np.zeros(sizes, int), np.zeros(sizes)
     for block in blocks:
@@ -445,7 +444,7 @@ def test_long_sweeps_show_a_bar_unless_told_not_to(capfd, monkeypatch):
         options["delay"] = 0
         return tqdm(items, **options)
 
-    monkeypatch.setattr(module, "tqdm", at_once)
+    monkeypatch.setattr(feed, "tqdm", at_once)
     quick_sweep(progress=False)
     assert capfd.readouterr() == ("", "")
     quick_sweep()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import genz_jax as gz
-from genz_jax.grid import blocks as module
+from genz_jax.grid import shape
 from genz_jax.serving.evaluate import Case, Question, compiled, evaluate, function_of
 from genz_jax.specs import assumptions
 from genz_jax.work import demand
@@ -41,7 +41,7 @@ def grid(scale: float = 1.0, chip: gz.Platform = CHIP) -> gz.Platform:
 
 
 def test_a_sweep_of_many_blocks_is_traced_once(traces, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 50)
+    monkeypatch.setattr(shape, "CPU", shape.Blocking(50))
     gz.sweep("gpt2", grid(), gz.Workload(batch=gz.axis([1, 2, 4])), **QUICK)
     assert len(traces) == 1
 

@@ -1,7 +1,6 @@
 """Shape: how a grid is cut into blocks of one shape."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 
@@ -44,7 +43,6 @@ ACCELERATOR = Blocking(2**22)
 """Measured on an H100, 10^8 points of one float32 figure: 5.6e8 points/s at 2^22, 2.3e8 at 2^19."""
 
 
-@functools.cache
 def blocking() -> Blocking:
     """The sizes of blocks for the kind of device that computes them."""
     return CPU if jax.default_backend() == "cpu" else ACCELERATOR
@@ -92,9 +90,7 @@ def _cut(shape: dict[str, int], dims: list[str], limit: int, least: int) -> None
         shape[dim] = math.ceil(shape[dim] / math.ceil(shape[dim] / longest)) if shape[dim] > longest else shape[dim]
 
 
-def rounded_shape(
-    case: Case, sizes: Mapping[str, int], order: Dims, limits: Blocking | None = None
-) -> dict[str, int]:
+def rounded_shape(case: Case, sizes: Mapping[str, int], order: Dims, limits: Blocking | None = None) -> dict[str, int]:
     """Lengths of a block; those of a grid of one block are round, so that most such grids share what is compiled."""
     shape = block_shape(sizes, order, work_dims(case), limits)
     if any(shape[dim] < sizes[dim] for dim in order):

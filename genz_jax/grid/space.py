@@ -23,10 +23,12 @@ class Space:
     Attributes:
         case: the specs, whose axes all have dimensions.
         names: what its parts are called.
+        known: the dimensions and coordinates, where they are known.
     """
 
     case: Case
     names: dict[str, str]
+    known: Grid | None = None
 
     @classmethod
     def of(cls, case: Case, names: dict[str, str]) -> "Space":
@@ -41,7 +43,7 @@ class Space:
     @functools.cached_property
     def grid(self) -> Grid:
         """Dimensions and coordinates."""
-        return labels.read_grid(self.case)
+        return labels.read_grid(self.case) if self.known is None else self.known
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -56,7 +58,7 @@ class Space:
     @functools.cached_property
     def order(self) -> Dims:
         """Dimensions from slow to fast."""
-        return axis_order(self.case, self.grid.sizes)
+        return axis_order(self.case, self.sizes)
 
     def evaluate(
         self, function: Callable[[Any], Any], question: Question, progress: bool, limits: Blocking | None = None
@@ -72,8 +74,15 @@ class Space:
         Raises:
             MemoryError: the results would not fit.
         """
+        found = self.variables(function, progress, limits)
+        return labels.to_dataset(found, self.grid, self.case, self.names, question)
+
+    def variables(
+        self, function: Callable[[Any], Any], progress: bool, limits: Blocking | None = None
+    ) -> dict[str, tuple[Any, Dims, dict[str, Any]]]:
+        """The same as arrays with just the dimensions that they depend on: (array, dims, metadata) by name."""
         result, dims = gather(plan(function, self.case, self.sizes, self.order, limits=limits), progress)
-        return labels.to_dataset(variables(result, dims, self.order), self.grid, self.case, self.names, question)
+        return variables(result, dims, self.order)
 
 
 def read_space(*specs: Any, **options: Any) -> Space:

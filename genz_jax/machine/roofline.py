@@ -1,5 +1,6 @@
 """Roofline: the time of each operator is that of the resource that it waits for longest."""
 
+import math
 from typing import get_args
 
 import equinox as eqx
@@ -124,7 +125,24 @@ def _busy(work: Load, op: Operator, speeds: Speeds, assumptions: Assumptions) ->
     memory = work.bytes * speeds.achieved_byte
     if assumptions.on_chip_traffic and op.on_chip:
         memory = memory + work.onchip_bytes * speeds.achieved_onchip_byte
-    return work.flops * speeds.achieved_flop[op.operand], memory
+    return _apart(work.flops * speeds.achieved_flop[op.operand], memory)
+
+
+SHARE = 8
+"""A time is computed once, instead of anew for every point, if the points are at least that many times its numbers."""
+
+
+def _apart(compute: Number, memory: Number) -> tuple[Number, Number]:
+    """Two times that are compared at many points, each computed once on the axes that it depends on.
+
+    Compilers fuse what an operator needs into the loop over points, where a product would be repeated at each.
+    """
+    points = math.prod(jnp.broadcast_shapes(jnp.shape(compute), jnp.shape(memory)))
+    compute, memory = (
+        jax.lax.optimization_barrier(jnp.asarray(time)) if jnp.size(time) * SHARE <= points else time
+        for time in (compute, memory)
+    )
+    return compute, memory
 
 
 def mean_of_slowest(first: tuple[Number, Number], last: tuple[Number, Number], positions: PositionCount) -> Number:

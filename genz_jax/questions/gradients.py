@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from genz_jax.base import units
 from genz_jax.base.caches import QUESTIONS
 from genz_jax.base.fields import field_at, leaves
-from genz_jax.grid.blocks import axis_order, gather, plan, variables
+from genz_jax.grid.space import read_space
 from genz_jax.labelled import labels
-from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
+from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike
 from genz_jax.questions.sweep import ask
-from genz_jax.serving.evaluate import Case, Question, evaluate
+from genz_jax.serving.evaluate import Case, Question, figures_of, work_of
 from genz_jax.specs import Engine, Speculation
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Result
@@ -104,16 +104,10 @@ def gradients(
         True
     """
     wanted = (figures,) if isinstance(figures, str) else tuple(figures)
-    case, named = read_case(model, platform, workload, parallelism, precision, speculation, engine, stage)
-    labels.refuse_bare_arrays(case)
-    case = labels.name_axes(case)
+    space = read_space(model, platform, workload, parallelism, precision, speculation, engine, stage)
     question = ask(stage, assumptions, wanted, False, False)
-    moved = _read(parameters, case)
-    grid = labels.read_grid(case)
-    order = axis_order(case, grid.sizes)
-    function = slopes_of(question, moved)
-    result, dims = gather(plan(function, case, grid.sizes, order), progress)
-    dataset = labels.to_dataset(variables(result, dims, order), grid, case, named, question)
+    moved = _read(parameters, space.case)
+    dataset = space.evaluate(slopes_of(question, moved), question, progress)
     shown = {one.name: one for one in moved}
     texts = [shown[str(name)].unit for name in dataset.parameter.values]
     return dataset.assign_coords(parameter_unit=("parameter", texts))
@@ -121,11 +115,19 @@ def gradients(
 
 @dataclasses.dataclass(frozen=True)
 class Moved:
-    """A number that figures have slopes in: its name in the result, its place among the case's leaves, its unit."""
+    """A number that figures have slopes in.
+
+    Attributes:
+        name: its name in the result.
+        place: its place among the case's numbers.
+        unit: its base unit.
+        platform: it is the platform's.
+    """
 
     name: str
     place: int
     unit: str
+    platform: bool
 
 
 def _read(given: str | Sequence[str], case: Case) -> tuple[Moved, ...]:
@@ -150,7 +152,7 @@ def _read(given: str | Sequence[str], case: Case) -> tuple[Moved, ...]:
             raise ValueError(f"parameters: {name!r} is the code of a number format, which has no slope; use its bytes")
         meta = field_at(case, full)
         shown = path.replace(".", "_") if what == "platform" else name
-        found[full] = Moved(shown, places[full], meta["units"])
+        found[full] = Moved(shown, places[full], meta["units"], what == "platform")
     return tuple(found.values())
 
 
@@ -165,25 +167,27 @@ def slopes_of(question: Question, moved: tuple[Moved, ...]) -> Callable[[Case], 
         numbers, structure = jax.tree.flatten(case)
         numbers = [jnp.asarray(number, jnp.result_type(float)) for number in numbers]
 
-        def of(*values: jax.Array) -> tuple[tuple[jax.Array, ...], Result]:
-            changed = list(numbers)
-            for one, value in zip(moved, values, strict=True):
-                changed[one.place] = value
-            result = evaluate(jax.tree.unflatten(structure, changed), asked)
-            known = labels.flat_figures(result)
-            return tuple(jnp.asarray(known[name][0]) for name in names), result
-
-        own = [numbers[one.place] for one in moved]
-        values, result = of(*own)
+        given = jax.tree.unflatten(structure, numbers)
+        work = work_of(given, asked)
+        result = figures_of(work, given.platform, asked)
         known = labels.flat_figures(result)
+        values = tuple(jnp.asarray(known[name][0]) for name in names)
+
+        def figures(one: Moved, value: jax.Array) -> tuple[jax.Array, ...]:
+            """The figures where one number has another value; those of a platform leave the work as it is."""
+            changed = [*numbers[: one.place], value, *numbers[one.place + 1 :]]
+            case = jax.tree.unflatten(structure, changed)
+            found = figures_of(work if one.platform else work_of(case, asked), case.platform, asked)
+            return tuple(jnp.asarray(labels.flat_figures(found)[name][0]) for name in names)
+
         for name, value in zip(names, values, strict=True):
             if not jnp.issubdtype(value.dtype, jnp.floating):
                 raise ValueError(f"figures: {name!r} of {question.stage!r} is no real number, so it has no slope")
         found = []
-        for k in range(len(moved)):
+        for one in moved:
+            own = numbers[one.place]
             # One moves and the others have no derivative at all, which is less work than one of zero.
-            alone = functools.partial(lambda k, value: of(*own[:k], value, *own[k + 1 :])[0], k)
-            _, change = jax.jvp(alone, (own[k],), (jnp.ones_like(own[k]),))
+            _, change = jax.jvp(functools.partial(figures, one), (own,), (jnp.ones_like(own),))
             # Where no figure is known there is no slope either.
             found.append([jnp.where(jnp.isnan(v), jnp.nan, d) for v, d in zip(values, change, strict=True)])
         return Slopes(

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 from genz_jax.base.fields import near
 from genz_jax.base.units import brief
-from genz_jax.grid.blocks import axis_order, gather, plan, variables
-from genz_jax.labelled import labels
+from genz_jax.grid.space import Space
 from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
 from genz_jax.reduce.reductions import Reduction
-from genz_jax.reduce.walk import read_reductions, reduce_axes
-from genz_jax.serving.evaluate import DETAILED, STAGES, Case, Question, function_of
+from genz_jax.reduce.walk import read_reductions, reduce_space
+from genz_jax.serving.evaluate import DETAILED, STAGES, Question, function_of
 from genz_jax.serving.slo import SLO
-from genz_jax.serving.targets import Service
 from genz_jax.specs import Engine, Speculation, assumptions as physics
 from genz_jax.specs.assumptions import Assumptions
 
@@ -154,38 +152,21 @@ def sweep(
         if store is not None or lazy or chunks is not None or client is not None:
             raise ValueError("reduce: is held in memory; leave out store=, chunks=, client= and lazy=")
         wanted = read_reductions(reduce)
-        service = Service(**{field.name: getattr(case, field.name) for field in dataclasses.fields(case)}, slo=slo)
         if slo is not None and stage != "request":
             raise ValueError(f"slo: limits are of requests, not of the stage {stage!r}; leave one of the two out")
         if breakdown or operators:
             raise ValueError("breakdown, operators: a reduction has neither; ask gz.sweep for the point it finds")
-        labels.refuse_bare_arrays(service)
-        found = reduce_axes(labels.name_axes(service), names, question, wanted, progress)
+        space = Space.of(dataclasses.replace(case, slo=slo), names)
+        found = reduce_space(space, question, wanted, progress)
         return found if isinstance(reduce, Mapping) else found[""]
     if slo is not None:
         raise ValueError("slo: without reduce nothing depends on it; give reduce=gz.Best(…), or compare the figures")
-    labels.refuse_bare_arrays(case)
+    space = Space.of(case, names)
     if store is not None or lazy or chunks is not None or client is not None:
         from genz_jax.store import large
 
-        return large.sweep(labels.name_axes(case), names, question, store, chunks, client, lazy, progress)
-    return evaluate_axes(labels.name_axes(case), names, question, progress)
-
-
-def evaluate_axes(case: Case, names: dict[str, str], question: Question, progress: bool) -> "xr.Dataset":
-    """Evaluate a case whose axes all have dimensions, block by block.
-
-    Args:
-        case: the case.
-        names: what its parts are called.
-        question: what is asked.
-        progress: show a progress bar when it takes long.
-    """
-    grid = labels.read_grid(case)
-    order = axis_order(case, grid.sizes)
-    planned = plan(function_of(question), case, grid.sizes, order)
-    result, dims = gather(planned, progress)
-    return labels.to_dataset(variables(result, dims, order), grid, case, names, question)
+        return large.sweep(space, question, store, chunks, client, lazy, progress)
+    return space.evaluate(function_of(question), question, progress)
 
 
 def ask(

@@ -15,13 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from genz_jax.base import free_memory as room
-from genz_jax.grid.blocks import Block, Blocks, Dims
-from genz_jax.labelled.labels import Grid, plain_dataset
+from genz_jax.grid.feed import Block, Blocks
+from genz_jax.grid.shape import Dims
+from genz_jax.grid.space import Space
+from genz_jax.labelled.labels import plain_dataset
 from genz_jax.reduce.chosen import at_places, numbers
 from genz_jax.reduce.pareto import front_mask
-from genz_jax.reduce.ranked import Ranked, Seen
+from genz_jax.reduce.ranked import BlockView, Ranked
 from genz_jax.reduce.reductions import name_of
-from genz_jax.serving.evaluate import Case, Question
+from genz_jax.serving.evaluate import Question
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -60,14 +62,14 @@ class Accumulator(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
-    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
+    def update(values: list[jax.Array], carry: Any, aid: Any, view: BlockView) -> tuple[Any, Any]:
         """In the compiled function: the carry with a block, and what the host shall see of it.
 
         Args:
             values: the objectives at every point, less is better, ∞ where a point does not count.
             carry: what is kept.
             aid: what it is compared with.
-            seen: the points.
+            view: the points.
         """
 
     def group(self, block: Block) -> tuple[int, ...]:
@@ -91,7 +93,7 @@ class Accumulator(abc.ABC):
         del first, carry
 
     @abc.abstractmethod
-    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
+    def dataset(self, space: Space, question: Question) -> "xr.Dataset":
         """The result."""
 
     def full(self, value: Any, dtype: Any) -> jax.Array:
@@ -114,9 +116,7 @@ class Accumulator(abc.ABC):
         long_name: str,
         values: np.ndarray,
         places: np.ndarray,
-        case: Case,
-        grid: Grid,
-        names: dict[str, str],
+        space: Space,
         question: Question,
     ) -> "xr.Dataset":
         """Points along a new dimension, of which there may be none."""
@@ -126,7 +126,7 @@ class Accumulator(abc.ABC):
         at = dict(zip(self.blocks.order, places.T, strict=True))
         found, ranked = np.asarray(np.isfinite(values).all(axis=1)), self.told(values, (dim,))
         dims = {dim: numbers(dim, count, long_name)}
-        dataset = at_places(case, grid, names, question, at, found, dims, ranked)
+        dataset = at_places(space, question, at, found, dims, ranked)
         return dataset.isel({dim: slice(int(found.sum()))})
 
     def kept_shape(self, width: int) -> tuple[int, ...]:
@@ -166,11 +166,11 @@ class BestPoint(Accumulator):
         self.places = {dim: np.zeros(shape, np.int32) for dim in self.over}
 
     @staticmethod
-    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
+    def update(values: list[jax.Array], carry: Any, aid: Any, view: BlockView) -> tuple[Any, Any]:
         least, number = carry
         (value,) = values
         better = value < least
-        return (jnp.where(better, value, least), jnp.where(better, seen.number, number)), None
+        return (jnp.where(better, value, least), jnp.where(better, view.number, number)), None
 
     def start(self) -> Any:
         return self.full(jnp.inf, self.floats), self.full(0, jnp.int32)
@@ -192,11 +192,11 @@ class BestPoint(Accumulator):
             self.places[dim][at] = np.where(better, index, self.places[dim][at])
         self.values[at] = np.where(better, values, self.values[at])
 
-    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
+    def dataset(self, space: Space, question: Question) -> "xr.Dataset":
         dims = dict.fromkeys(self.kept)
         ranked = self.told(self.values[..., None], self.kept)
         found = np.asarray(np.isfinite(self.values))
-        return at_places(case, grid, names, question, self.places, found, dims, ranked)
+        return at_places(space, question, self.places, found, dims, ranked)
 
 
 class BestPoints(Accumulator):
@@ -209,7 +209,7 @@ class BestPoints(Accumulator):
         self.places = np.empty((0, len(blocks.order)), np.int64)
 
     @staticmethod
-    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
+    def update(values: list[jax.Array], carry: Any, aid: Any, view: BlockView) -> tuple[Any, Any]:
         return None, values[0]
 
     def look(self, block: Block, out: Any) -> None:
@@ -227,10 +227,8 @@ class BestPoints(Accumulator):
         best = np.argsort(values, kind="stable")[: self.k]
         self.values, self.places = values[best], places[best]
 
-    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
-        return self.row(
-            "rank", "place by the objective", self.values[:, None], self.places, case, grid, names, question
-        )
+    def dataset(self, space: Space, question: Question) -> "xr.Dataset":
+        return self.row("rank", "place by the objective", self.values[:, None], self.places, space, question)
 
 
 class Front(Accumulator):
@@ -244,8 +242,8 @@ class Front(Accumulator):
         self.aid = np.full((BEATERS.get(len(ranked), MANY_BEATERS), len(ranked)), np.inf, self.floats)
 
     @staticmethod
-    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
-        left = seen.good
+    def update(values: list[jax.Array], carry: Any, aid: Any, view: BlockView) -> tuple[Any, Any]:
+        left = view.good
         for row in range(aid.shape[0]):
             beaten: Any = True
             for column, value in enumerate(values):
@@ -253,7 +251,7 @@ class Front(Accumulator):
             left = left & ~beaten
         for value in values:
             left = left & (value < jnp.inf)
-        return None, (jnp.broadcast_to(left, seen.shape), tuple(values))
+        return None, (jnp.broadcast_to(left, view.shape), tuple(values))
 
     def sample(self, places: list[np.ndarray], out: Any) -> None:
         # Good points at once: a grid starts in a corner, where each block would beat all before it.
@@ -291,12 +289,12 @@ class Front(Accumulator):
         chosen = order[np.linspace(0, len(order) - 1, len(self.aid)).round().astype(int)]
         return self.values[chosen]
 
-    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
+    def dataset(self, space: Space, question: Question) -> "xr.Dataset":
         if self.waiting:
             self._merge()
         order = np.lexsort(self.values.T[::-1])
         values, places = self.values[order], self.places[order]
-        return self.row("point", "place along the front", values, places, case, grid, names, question)
+        return self.row("point", "place along the front", values, places, space, question)
 
 
 def distinct_front(values: np.ndarray) -> np.ndarray:
@@ -327,9 +325,9 @@ class Share(Accumulator):
         self.seen = np.zeros(shape, np.int64)
 
     @staticmethod
-    def update(values: list[jax.Array], carry: Any, aid: Any, seen: Seen) -> tuple[Any, Any]:
-        good = seen.good if seen.inside is None else seen.good & seen.inside
-        return carry + jnp.broadcast_to(good, seen.shape).astype(jnp.int32), None
+    def update(values: list[jax.Array], carry: Any, aid: Any, view: BlockView) -> tuple[Any, Any]:
+        good = view.good if view.inside is None else view.good & view.inside
+        return carry + jnp.broadcast_to(good, view.shape).astype(jnp.int32), None
 
     def start(self) -> Any:
         return self.full(0, jnp.int32)
@@ -342,8 +340,9 @@ class Share(Accumulator):
         counts, at = self.rows(carry, first)
         self.counts[at] += counts.sum(axis=-1, dtype=np.int64)
 
-    def dataset(self, case: Case, grid: Grid, names: dict[str, str], question: Question) -> "xr.Dataset":
-        del case, question
+    def dataset(self, space: Space, question: Question) -> "xr.Dataset":
+        del question
+        grid, names = space.grid, space.names
         with np.errstate(invalid="ignore"):
             share = self.counts / self.seen
         meta: Mapping[str, Any] = {"units": "1", "long_name": "share of points that run and meet the objective"}

@@ -1,5 +1,6 @@
 """Places: chosen points of a grid, evaluated and labelled with where they lie."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +9,10 @@ import numpy as np
 
 from genz_jax.base.axes import Axis
 from genz_jax.base.units import ONE
-from genz_jax.grid.blocks import axis_order, variables, walk
+from genz_jax.grid.space import Space
 from genz_jax.labelled import labels
 from genz_jax.labelled.labels import Coordinate, Grid
-from genz_jax.serving.evaluate import Case, Question, compiled
+from genz_jax.serving.evaluate import Question, compiled
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,9 +22,7 @@ FEW = 2**15
 
 
 def at_places(
-    case: Case,
-    grid: Grid,
-    names: dict[str, str],
+    space: Space,
     question: Question,
     places: Mapping[str, np.ndarray],
     found: np.ndarray,
@@ -33,20 +32,18 @@ def at_places(
     """Evaluate one point for each place of some dimensions.
 
     Args:
-        case: the case, with axes.
-        grid: its dimensions.
-        names: what its parts are called.
+        space: the points of which some are chosen.
         question: what is asked.
         places: index along each dimension that is taken away, of the shape of all `dims`.
         found: False where there is no point, of the same shape.
         dims: the dimensions of the result: those of the grid that are kept, with None, and new ones with their labels.
-        ranked: what the points were chosen by, for what of it is no figure: array, dimensions and metadata by name.
+        ranked: objectives that are not figures of the stage: (array, dims, metadata) by name.
 
     Returns:
         The figures at the points. The coordinates of the dimensions that are taken away become coordinates along
         `dims`. Where there is no point, figures and coordinates are NaN or empty.
     """
-    order = tuple(dims)
+    case, grid, order = dataclasses.replace(space.case, slo=None), space.grid, tuple(dims)
     shape = found.shape
     where = dict(zip(order, np.indices(shape, sparse=True), strict=True)) | dict(places)
 
@@ -67,15 +64,13 @@ def at_places(
         if name not in coords:
             values = chosen(at.values, at.dims)
             coords[name] = Coordinate(order, _known(values, found), at.attrs)
-    array_order = axis_order(points, sizes)
-    function = compiled(question, quick=found.size <= FEW)
-    result, depends = walk(function, points, sizes, array_order, False)
-    figures = variables(result, depends, array_order)
+    here = Space(points, space.names, Grid(sizes, coords))
+    figures = here.variables(compiled(question, quick=found.size <= FEW), False)
     if question.figures is None:  # `found` stands for both
         figures = {name: one for name, one in figures.items() if name not in ("feasible", "reason")}
     figures |= {name: one for name, one in ranked.items() if name not in figures}
     figures["found"] = (found, order, {"units": ONE, "long_name": "there is such a point"})
-    dataset = labels.to_dataset(figures, Grid(sizes, coords), points, names, question)
+    dataset = labels.to_dataset(figures, here.grid, points, space.names, question)
     if not found.all():
         floats = [name for name, value in dataset.data_vars.items() if value.dtype.kind == "f"]
         dataset = dataset.assign({name: dataset[name].where(dataset["found"]) for name in floats})

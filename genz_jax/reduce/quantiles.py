@@ -16,12 +16,13 @@ import numpy as np
 from genz_jax.base import free_memory as room
 from genz_jax.base.caches import QUESTIONS, Compiled
 from genz_jax.base.interrupts import Wish
-from genz_jax.grid.blocks import BLOCK, Block, Dims, Plan, axis_order, block_shape, plan, work_dims
-from genz_jax.labelled import labels
-from genz_jax.reduce.ranked import judge
+from genz_jax.grid.feed import Block
+from genz_jax.grid.shape import Blocking, Dims, block_shape, blocking, work_dims
+from genz_jax.grid.space import Space
+from genz_jax.grid.walk import Plan, plan
+from genz_jax.reduce.ranked import ranked_points
 from genz_jax.reduce.reductions import Objective
 from genz_jax.serving.evaluate import Question
-from genz_jax.serving.targets import Service
 
 SORTED = 2**22
 """Points up to which those of one place are held and sorted."""
@@ -51,12 +52,11 @@ class Ranking:
         seen: points of the grid that have been looked at.
     """
 
-    def __init__(self, service: Service, question: Question, objective: Objective, q: np.ndarray, over: Dims):
-        self.sizes = labels.read_grid(service).sizes
-        self.order = axis_order(service, self.sizes)
+    def __init__(self, space: Space, question: Question, objective: Objective, q: np.ndarray, over: Dims):
+        self.sizes, self.order, self.case = space.sizes, space.order, space.case
         self.kept = tuple(dim for dim in self.order if dim not in over)
         self.over = tuple(dim for dim in self.order if dim in over)
-        self.function, self.q, self.service = judge(question, ((objective, 1.0),)), q, service
+        self.function, self.q = ranked_points(question, ((objective, 1.0),)), q
         shape = tuple(self.sizes[dim] for dim in self.kept)
         places = math.prod(shape)
         advice = "reduce over more dimensions, or ask for fewer quantiles"
@@ -68,12 +68,12 @@ class Ranking:
         """Look at all points, or at those up to the interrupt."""
         ranked = math.prod(self.sizes[dim] for dim in self.over)
         if ranked <= SORTED:
-            self._sort(max(BLOCK // ranked, 1), progress, wish)
+            self._sort(max(blocking().points // ranked, 1), progress, wish)
         else:
             self._select(progress, wish)
 
     def _plan(self, shape: dict[str, int]) -> Plan:
-        return plan(self.function, self.service, self.sizes, self.order, shape)
+        return plan(self.function, self.case, self.sizes, self.order, shape)
 
     def _each(self, planned: Plan, chosen: list[Block], progress: bool, wish: Wish) -> Iterator[tuple[Block, Any]]:
         shape, function = tuple(planned.blocks.shape.values()), _values(planned.function)
@@ -85,7 +85,9 @@ class Ranking:
     def _sort(self, places: int, progress: bool, wish: Wish) -> None:
         """Blocks that hold all points of some places."""
         sizes = {dim: self.sizes[dim] for dim in self.kept}
-        shape = block_shape(sizes, self.kept, set(), places, least=1) | {dim: self.sizes[dim] for dim in self.over}
+        shape = block_shape(sizes, self.kept, set(), Blocking(places), least=1) | {
+            dim: self.sizes[dim] for dim in self.over
+        }
         planned, axes = self._plan(shape), [self.order.index(dim) for dim in self.kept]
         for block, value in self._each(planned, list(planned.blocks), progress, wish):
             value = np.moveaxis(value, axes, range(len(axes)))
@@ -101,7 +103,7 @@ class Ranking:
     def _select(self, progress: bool, wish: Wish) -> None:
         """One place after another, each by radix selection."""
         sizes = {dim: self.sizes[dim] for dim in self.over}
-        shape = block_shape(sizes, self.over, work_dims(self.service), least=1) | dict.fromkeys(self.kept, 1)
+        shape = block_shape(sizes, self.over, work_dims(self.case), least=1) | dict.fromkeys(self.kept, 1)
         planned, axes = self._plan(shape), [self.order.index(dim) for dim in self.kept]
         for place in np.ndindex(*self.counts.shape):
             chosen = [block for block in planned.blocks if tuple(block.corner[i] for i in axes) == place]

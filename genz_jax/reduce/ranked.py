@@ -12,13 +12,12 @@ import jax.numpy as jnp
 from genz_jax.base.caches import QUESTIONS
 from genz_jax.reduce.reductions import Objective, value_of
 from genz_jax.serving.evaluate import Case, Question, evaluate
-from genz_jax.serving.targets import Service
 
 Ranked = tuple[tuple[Objective, float], ...]
 """Objectives, each with the sign that makes less of it better."""
 
 
-class Judged(eqx.Module):
+class RankedPoints(eqx.Module):
     """Points of a grid, each array on the axes that it depends on.
 
     Attributes:
@@ -30,7 +29,7 @@ class Judged(eqx.Module):
     values: tuple[Any, ...]
 
 
-class Seen(eqx.Module):
+class BlockView(eqx.Module):
     """A block of points.
 
     Attributes:
@@ -47,36 +46,31 @@ class Seen(eqx.Module):
 
 
 @functools.lru_cache(maxsize=QUESTIONS)
-def judge(question: Question, ranked: Ranked) -> Callable[[Service], Judged]:
-    """The function from a service to its judged points; the same object for the same question and objectives."""
+def ranked_points(question: Question, ranked: Ranked) -> Callable[[Case], RankedPoints]:
+    """The function from a case to its ranked points; the same object for the same question and objectives."""
     figures = figures_of(question)
 
-    def judged(service: Service) -> Judged:
-        result = figures(service)
-        good = jnp.asarray(result.feasible if service.slo is None else service.slo.met(result))
+    def points_of(case: Case) -> RankedPoints:
+        result = figures(case)
+        good = jnp.asarray(result.feasible if case.slo is None else case.slo.met(result))
         values = []
         for objective, sign in ranked:
-            value = jnp.asarray(value_of(objective, result, service.platform), jnp.result_type(float)) * sign
+            value = jnp.asarray(value_of(objective, result, case.platform), jnp.result_type(float)) * sign
             values.append(jnp.where(good & ~jnp.isnan(value), value, jnp.inf))
-        return Judged(good, tuple(values))
+        return RankedPoints(good, tuple(values))
 
-    return judged
+    return points_of
 
 
-def figures_of(question: Question) -> Callable[[Service], Any]:
-    """The function from a service to all figures of a stage, without breakdown; the compiler drops what is unused."""
+def figures_of(question: Question) -> Callable[[Case], Any]:
+    """The function from a case to all figures of a stage, without breakdown; the compiler drops what is unused."""
     asked = dataclasses.replace(question, figures=None, breakdown=False, operators=False)
-    return lambda service: evaluate(case_of(service), asked)
-
-
-def case_of(service: Service) -> Case:
-    """The case of a service, without what is promised of it."""
-    return Case(*(getattr(service, field.name) for field in dataclasses.fields(Case)))
+    return lambda case: evaluate(case, asked)
 
 
 @functools.lru_cache(maxsize=QUESTIONS)
 def described(question: Question, structure: Any) -> Any:
-    """The figures of a stage for one point of services of a structure, as shapes."""
+    """The figures of a stage for one point of cases of a structure, as shapes."""
     dtype = jnp.result_type(float)
     one = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct((), dtype)] * structure.num_leaves)
     return jax.eval_shape(figures_of(question), one)

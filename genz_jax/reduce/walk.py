@@ -15,12 +15,14 @@ import numpy as np
 from genz_jax.base.caches import QUESTIONS, Compiled
 from genz_jax.base.interrupts import Wish, gently
 from genz_jax.base.units import ONE
-from genz_jax.grid.blocks import Block, Plan, axis_order, plan, progress_bar
+from genz_jax.grid.feed import Block, progress_bar
+from genz_jax.grid.space import Space
+from genz_jax.grid.walk import Plan, plan
 from genz_jax.labelled import labels
 from genz_jax.labelled.labels import Coordinate, Grid
 from genz_jax.reduce.accumulators import Accumulator, BestPoint, BestPoints, Front, Share
 from genz_jax.reduce.quantiles import Ranking
-from genz_jax.reduce.ranked import Ranked, Seen, case_of, described, judge
+from genz_jax.reduce.ranked import BlockView, Ranked, described, ranked_points
 from genz_jax.reduce.reductions import (
     Best,
     Fraction,
@@ -36,7 +38,6 @@ from genz_jax.reduce.reductions import (
     sense_of,
 )
 from genz_jax.serving.evaluate import Question, slim
-from genz_jax.serving.targets import Service
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,16 +60,15 @@ def read_reductions(given: Any) -> dict[str, Reduction]:
     return named
 
 
-def reduce_axes(
-    service: Service, names: dict[str, str], question: Question, reductions: Mapping[str, Reduction], progress: bool
+def reduce_space(
+    space: Space, question: Question, reductions: Mapping[str, Reduction], progress: bool
 ) -> dict[str, "xr.Dataset"]:
-    """Reduce the grid of a service, all of whose axes have dimensions.
+    """Reduce a space to its best points, fronts, fractions or quantiles.
 
     Best points, fronts and fractions are found in one walk; quantiles have one or more of their own.
 
     Args:
-        service: the case, with axes, and what is promised of it.
-        names: what its parts are called.
+        space: the case, with axes, and what is promised of it.
         question: the stage, the physics and the figures of the points that are found.
         reductions: what is asked, by name.
         progress: show a progress bar when it takes long.
@@ -80,12 +80,12 @@ def reduce_axes(
     Raises:
         ValueError: a figure or dimension that is not there.
     """
-    grid = labels.read_grid(service)
-    shapes = described(dataclasses.replace(question, figures=None), jax.tree.structure(slim(service)))
-    rankings = {n: _ranking(r, service, question, shapes) for n, r in reductions.items() if isinstance(r, Quantiles)}
+    grid, names = space.grid, space.names
+    shapes = described(dataclasses.replace(question, figures=None), jax.tree.structure(slim(space.case)))
+    rankings = {n: _ranking(r, space, question, shapes) for n, r in reductions.items() if isinstance(r, Quantiles)}
     walked = {n: r for n, r in reductions.items() if n not in rankings}
     objectives = {n: _objectives(r, shapes) for n, r in walked.items()}
-    planned = _plan(service, question, grid, tuple(one for ranked in objectives.values() for one in ranked))
+    planned = _plan(space, question, tuple(one for ranked in objectives.values() for one in ranked))
     kept = {n: _accumulator(r, planned, objectives[n], shapes) for n, r in walked.items()}
     seen: dict[str, int] = {}
     with gently() as wish:
@@ -103,7 +103,7 @@ def reduce_axes(
         if isinstance(reduction, Quantiles):
             one = _labelled(rankings[name], reduction.figure, grid, names, shapes)
         else:
-            one = kept[name].dataset(case_of(service), grid, names, question)
+            one = kept[name].dataset(space, question)
         complete = not wish.stop or (seen[name] == grid.points and not isinstance(reduction, Quantiles))
         found[name] = one.assign_attrs(points=grid.points, points_done=seen[name], complete=int(complete))
     return found
@@ -119,11 +119,9 @@ def _objectives(reduction: Reduction, shapes: Any) -> Ranked:
     return tuple((one, sense_of(one, sense, meta_of(one, shapes))) for one, sense in given)
 
 
-def _plan(service: Service, question: Question, grid: Grid, ranked: Ranked) -> Plan:
+def _plan(space: Space, question: Question, ranked: Ranked) -> Plan:
     asked = dataclasses.replace(question, figures=None, breakdown=False, operators=False)
-    function = judge(asked, ranked)
-    order = axis_order(service, grid.sizes)
-    return plan(function, service, grid.sizes, order)
+    return plan(ranked_points(asked, ranked), space.case, space.sizes, space.order)
 
 
 def _accumulator(reduction: Reduction, planned: Plan, ranked: Ranked, shapes: Any) -> Accumulator:
@@ -138,10 +136,10 @@ def _accumulator(reduction: Reduction, planned: Plan, ranked: Ranked, shapes: An
     return Front(blocks, ranked, metas)
 
 
-def _ranking(reduction: Quantiles, service: Service, question: Question, shapes: Any) -> Ranking:
+def _ranking(reduction: Quantiles, space: Space, question: Question, shapes: Any) -> Ranking:
     meta_of(reduction.figure, shapes)
-    over = reduced_dims(reduction.over, labels.read_grid(service).sizes)
-    return Ranking(service, question, reduction.figure, np.asarray(reduction.q, float), over)
+    over = reduced_dims(reduction.over, space.sizes)
+    return Ranking(space, question, reduction.figure, np.asarray(reduction.q, float), over)
 
 
 @functools.lru_cache(maxsize=QUESTIONS)
@@ -152,13 +150,13 @@ def _step(function: Any, kinds: tuple[tuple[type[Accumulator], int], ...], padde
     def step(
         carries: list[Any], aids: list[Any], part: Any, number: Any, lengths: Any, shape: tuple[int, ...]
     ) -> tuple[list[Any], list[Any], jax.Array]:
-        judged = function(part)
-        seen = Seen(judged.good, _inside(lengths, shape) if padded else None, number, shape)
-        values = iter(judged.values)
+        points = function(part)
+        view = BlockView(points.good, _inside(lengths, shape) if padded else None, number, shape)
+        values = iter(points.values)
         kept, outs = [], []
         for (kind, count), carry, aid in zip(kinds, carries, aids, strict=True):
             own = [jnp.broadcast_to(next(values), shape) for _ in range(count)]
-            carry, out = kind.update(own, carry, aid, seen)
+            carry, out = kind.update(own, carry, aid, view)
             kept.append(carry)
             outs.append(out)
         return kept, outs, number + jnp.ones_like(number)

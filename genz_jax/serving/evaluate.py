@@ -16,6 +16,7 @@ from genz_jax.base.fields import near
 from genz_jax.base.units import brief
 from genz_jax.serving.memory import memory_figures, memory_work
 from genz_jax.serving.request import request_figures, request_work
+from genz_jax.serving.slo import SLO
 from genz_jax.serving.speculative import (
     speculative_decode_figures,
     speculative_decode_work,
@@ -54,7 +55,7 @@ DETAILED = tuple(name for name, stage in STAGES.items() if stage.details)
 
 
 class Case(eqx.Module):
-    """All that an evaluation needs, as one pytree; its numbers broadcast together."""
+    """All that an evaluation needs, as one pytree, and what is promised; its numbers broadcast together."""
 
     model: Model
     platform: Platform
@@ -63,6 +64,7 @@ class Case(eqx.Module):
     precision: Precision
     speculation: Speculation | None = None
     engine: Engine | None = None
+    slo: SLO | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,13 +6,6 @@ from typing import Any
 from genz_jax.base import units
 from genz_jax.base.fields import LESS_IS_BETTER, Role, at, field_at, near, put
 from genz_jax.serving.evaluate import Case
-from genz_jax.serving.slo import SLO
-
-
-class Service(Case):
-    """A case and what is promised of it."""
-
-    slo: SLO | None = None
 
 
 @dataclasses.dataclass(frozen=True)

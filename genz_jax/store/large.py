@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from genz_jax.serving.evaluate import Case, Question
+from genz_jax.grid.space import Space
+from genz_jax.serving.evaluate import Question
 from genz_jax.store.regions import Job
 
 if TYPE_CHECKING:
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    case: Case,
-    names: dict[str, str],
+    space: Space,
     question: Question,
     store: str | os.PathLike | None,
     chunks: Mapping[str, Any] | None,
@@ -21,11 +21,10 @@ def sweep(
     lazy: bool,
     progress: bool,
 ) -> "xr.Dataset":
-    """Evaluate a case with axes into a store, or lazily.
+    """Evaluate a space into a store, or lazily.
 
     Args:
-        case: the case, whose axes have dimensions.
-        names: what its parts are called.
+        space: the case and its axes.
         question: what is asked.
         store: path of the store.
         chunks: lengths of the regions by dimension.
@@ -45,7 +44,7 @@ def sweep(
         raise ValueError("client: its workers write to a store; give store='….zarr', or lazy=True without a client")
     if chunks is not None and store is None and not lazy:
         raise ValueError("chunks: only store=… and lazy=True have chunks; give one of them, or leave chunks out")
-    job = Job.of(case, names, question, chunks)
+    job = Job.of(space, question, chunks)
     if store is None:
         from genz_jax.store import dask_arrays as lazily
 

@@ -15,7 +15,10 @@ import numpy as np
 
 from genz_jax.base import free_memory as room
 from genz_jax.base.fields import near
-from genz_jax.grid.blocks import Block, Blocks, Dims, axis_order, block_shape, gather, plan, variables, work_dims
+from genz_jax.grid.feed import Block, Blocks
+from genz_jax.grid.shape import Blocking, Dims, block_shape, work_dims
+from genz_jax.grid.space import Space
+from genz_jax.grid.walk import gather, plan, variables
 from genz_jax.labelled import labels
 from genz_jax.serving.evaluate import Case, Question, function_of, slim
 
@@ -51,15 +54,15 @@ class Job:
     double: bool
 
     @classmethod
-    def of(cls, case: Case, names: dict[str, str], question: Question, chunks: Mapping[str, Any] | None) -> "Job":
+    def of(cls, space: Space, question: Question, chunks: Mapping[str, Any] | None) -> "Job":
         """The job of a sweep in the precision that JAX has now.
 
         Raises:
             ValueError: a chunk of a dimension that the sweep has not, or of no length.
         """
-        plain = jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, case)
-        lengths = read_chunks(chunks, labels.read_grid(case).sizes)
-        return cls(plain, names, question, lengths, jax.dtypes.canonicalize_dtype(float) == np.float64)
+        plain = jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, space.case)
+        lengths = read_chunks(chunks, space.sizes)
+        return cls(plain, space.names, question, lengths, jax.dtypes.canonicalize_dtype(float) == np.float64)
 
     @functools.cached_property
     def token(self) -> str:
@@ -96,12 +99,11 @@ class Regions:
             ValueError: too many regions, or one that is too large for a file.
             MemoryError: a region would not fit in memory.
         """
-        case = job.case
-        self.grid = labels.read_grid(case)
+        case, space = job.case, Space(job.case, job.names)
+        self.grid, self.order = space.grid, space.order
         sizes, work = self.grid.sizes, work_dims(case)
-        self.order = axis_order(case, sizes)
         with jax.enable_x64(job.double):
-            shape = block_shape(sizes, self.order, work, POINTS)
+            shape = block_shape(sizes, self.order, work, Blocking(POINTS))
             self._plan = plan(function_of(job.question), case, sizes, self.order, shape)
             # One point with every dimension says what the figures are, however large the grid.
             point = jax.tree.map(lambda leaf: np.zeros((1,) * len(self.order), leaf.dtype), self._plan.shapes)
@@ -162,8 +164,7 @@ class Regions:
         """Figures of a region by name, each with the dimensions that `kinds` tells."""
         length = {dim: place.stop - place.start for dim, place in region.place.items()}
         with jax.enable_x64(self.job.double):
-            arrays, terms = self._blocks.part(region), self._plan.terms
-            inner = Blocks(arrays, self.shape, self.order, self._inner, terms)
+            inner = Blocks(self._blocks.part(region), self.shape, self.order, self._inner)
             chosen = [b for b in inner if all(place.start < length[dim] for dim, place in b.place.items())]
             found, depends = gather(dataclasses.replace(self._plan, blocks=inner), False, chosen)
         named = variables(found, depends, self.order)
@@ -224,5 +225,5 @@ def region_shape(given: Mapping[str, int], sizes: Mapping[str, int], order: Dims
     """
     points = max(min(POINTS, BYTES // max(width, 1)) // math.prod(given.values()), 1)
     free = tuple(dim for dim in order if dim not in given)
-    found = {**block_shape({dim: sizes[dim] for dim in free}, free, set(), points, least=1), **given}
+    found = {**block_shape({dim: sizes[dim] for dim in free}, free, set(), Blocking(points), least=1), **given}
     return {dim: found[dim] for dim in order}

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from genz_jax.base import files
 from genz_jax.base.interrupts import gently
-from genz_jax.grid.blocks import Block
+from genz_jax.grid.feed import Block
 from genz_jax.labelled import labels
 from genz_jax.store import checksums, fingerprint
 from genz_jax.store.checksums import DONE, listed

@@ -17,15 +17,15 @@ from genz_jax.base import units
 from genz_jax.base.axes import Axis
 from genz_jax.base.caches import QUESTIONS, Compiled
 from genz_jax.base.fields import Number
-from genz_jax.grid.blocks import axis_order, variables, walk
-from genz_jax.grid.hoist import hoisted
-from genz_jax.labelled import inputs, labels
+from genz_jax.grid.shape import Blocking
+from genz_jax.grid.space import Space
+from genz_jax.labelled import inputs
 from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
 from genz_jax.machine.capacity import capacity_for
 from genz_jax.questions.require.root import SPAN, crossing, greatest_whole, tolerance
-from genz_jax.serving.evaluate import Case, Question, evaluate
+from genz_jax.serving.evaluate import Case, Question, figures_of, work_of
 from genz_jax.serving.slo import CEILINGS, FLOORS, SLO
-from genz_jax.serving.targets import Service, Target, read_target
+from genz_jax.serving.targets import Target, read_target
 from genz_jax.specs import Engine, assumptions as physics
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Result
@@ -151,8 +151,8 @@ def require(
     Args:
         target: what is asked for: the least `flops`, `mem_bw`, `mem_capacity`, `link_bw`, `network.1.bandwidth`,
             `offload_bw`, `onchip_bw`, `compute_efficiency`, `memory_efficiency` or `link_efficiency`; the greatest
-            `link_latency`, `network.1.latency`, `collective_overhead`, `batch` or `input_tokens`. Its value in the
-            specs is of no account.
+            `link_latency`, `network.1.latency`, `collective_overhead`, `batch` or `input_tokens`. The value
+            given in the specs is ignored.
         model: a catalogue name, a `gz.Model`, a list or mapping of these, with axes; all as for `gz.sweep`.
         platform: likewise.
         workload: likewise; by default one request of 1,024 + 128 tokens.
@@ -184,20 +184,16 @@ def require(
     case, named = read_case(model, platform, workload, parallelism, precision, None, engine, "request")
     asked = read_target(target, case)
     promised, names = _read_slo(slo, workload)
-    service = Service(**{field.name: getattr(case, field.name) for field in dataclasses.fields(case)}, slo=promised)
+    service = dataclasses.replace(case, slo=promised)
     _check(asked, service)
     if asked.kind == "count":
         service = asked.put(
             service, jnp.asarray(_MANY)
         )  # the given value is ignored, and does not tell how many passes
-    labels.refuse_bare_arrays(service)
-    service = labels.name_axes(service)
+    space = Space.of(service, named)
     question = Question("request", physics.preset(assumptions))
-    grid = labels.read_grid(service)
-    order = axis_order(service, grid.sizes)
-    function = inverse(asked, question.assumptions, grid.points <= FEW)
-    result, dims = walk(function, service, grid.sizes, order, progress, POINTS)
-    dataset = labels.to_dataset(variables(result, dims, order), grid, service, named, question)
+    function = inverse(asked, question.assumptions, space.points <= FEW)
+    dataset = space.evaluate(function, question, progress, Blocking(POINTS))
     words = ", ".join(names) or ", ".join(promised.limits())
     dataset.attrs["title"] = f"genz_jax: {asked.extreme} {asked.name} for {named['model']} within {words}"[:200]
     dataset.attrs |= {"target": asked.name, "target_path": asked.path, "extreme": asked.extreme}
@@ -239,7 +235,7 @@ def catalogue_slo(given: Sequence[str], listed: bool) -> SLO:
     return SLO(**{name: Axis(value, ("workload",), units.SECOND) for name, value in values.items()})
 
 
-def _check(target: Target, service: Service) -> None:
+def _check(target: Target, service: Case) -> None:
     own = target.of(service)
     if isinstance(own, Axis) and not own.listed:
         raise ValueError(f"{target.path} is an axis, but it is what is asked for; leave it out of the axes")
@@ -249,7 +245,7 @@ def _check(target: Target, service: Service) -> None:
 
 @functools.lru_cache(maxsize=QUESTIONS)
 def inverse(target: Target, assumptions: Assumptions, quick: bool = True) -> Any:
-    """The function from a `Service` to its `Requirement`, compiled once per structure and shapes.
+    """The function from a case to its `Requirement`, compiled once per structure and shapes.
 
     Args:
         target: what is asked for.
@@ -259,7 +255,7 @@ def inverse(target: Target, assumptions: Assumptions, quick: bool = True) -> Any
     options: Any = {"xla_backend_optimization_level": 0} if quick else {}
 
     @functools.partial(Compiled, compiler_options=options)
-    def run(service: Service) -> Requirement:
+    def run(service: Case) -> Requirement:
         return _Search(target, service, assumptions).requirement()
 
     return run
@@ -268,7 +264,7 @@ def inverse(target: Target, assumptions: Assumptions, quick: bool = True) -> Any
 class _Search:
     """The figures of a service as functions of the target."""
 
-    def __init__(self, target: Target, service: Service, assumptions: Assumptions):
+    def __init__(self, target: Target, service: Case, assumptions: Assumptions):
         self.target, self.service = target, service
         assert service.slo is not None
         self.limits: list[str] = list(service.slo.limits())
@@ -276,18 +272,20 @@ class _Search:
         wanted = [(CEILINGS | FLOORS)[name] for name in self.limits]
         self.question = Question("request", assumptions, (*figures, *wanted))
         self.dtype: Any = jnp.result_type(float)
+        # What is asked of a platform is counted once, not in every step of a search.
+        self.work = work_of(service, self.question) if target.path.startswith("platform.") else None
         one = jnp.ones((), self.dtype)
-        self.shape: tuple[int, ...] = jax.eval_shape(lambda: self.shape_of(self._figures(one))).shape
-        self.at = hoisted(self._figures, jax.ShapeDtypeStruct(self.shape, self.dtype))
+        self.shape: tuple[int, ...] = jax.eval_shape(lambda: self.shape_of(self.at(one))).shape
 
     def shape_of(self, result: Any) -> jax.Array:
         """Anything that has the shape of all points."""
         return jnp.where(result.feasible, self.worst(self.uses(result), ())[0], jnp.nan)
 
-    def _figures(self, value: jax.Array) -> Any:
+    def at(self, value: jax.Array) -> Any:
         """Figures where the target has that value."""
-        case = Case(*(getattr(self.service, f.name) for f in dataclasses.fields(Case)))
-        return evaluate(self.target.put(case, value), self.question)
+        case = self.target.put(self.service, value)
+        work = work_of(case, self.question) if self.work is None else self.work
+        return figures_of(work, case.platform, self.question)
 
     def uses(self, result: Any) -> dict[str, Number]:
         """The share of each limit that is used."""

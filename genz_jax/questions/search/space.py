@@ -11,12 +11,12 @@ import numpy as np
 from genz_jax.base import units
 from genz_jax.base.axes import Axis
 from genz_jax.catalog.precisions import precision as read_precision
+from genz_jax.grid.space import Space as Points
 from genz_jax.labelled import inputs, labels
 from genz_jax.questions.search import candidates as c
 from genz_jax.questions.search.largest import largest_batches
 from genz_jax.questions.search.result import DIM
-from genz_jax.questions.sweep import evaluate_axes
-from genz_jax.serving.evaluate import Case, Question
+from genz_jax.serving.evaluate import Case, Question, function_of
 from genz_jax.specs import Engine, Parallelism, Precision
 from genz_jax.specs.reasons import Reason
 from genz_jax.specs.stack import stack, take
@@ -137,7 +137,7 @@ class SearchSpace:
             workload=self.case.workload.replace(batch=axis(ones["batch"])),
             precision=precision,
         )
-        dataset = evaluate_axes(case, self.names, self.question, progress)
+        dataset = Points(case, self.names).evaluate(function_of(self.question), self.question, progress)
         texts = np.array(self.names["precision"].split(", "))
         coords: dict[str, Any] = {
             name: (DIM, columns[name], {"units": units.ONE, "long_name": text})

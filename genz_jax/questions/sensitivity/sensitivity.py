@@ -13,13 +13,13 @@ import numpy as np
 from genz_jax.base import units
 from genz_jax.base.caches import QUESTIONS, Compiled
 from genz_jax.base.fields import LESS_IS_BETTER, Number, Role, field_at, leaves, near
-from genz_jax.grid.blocks import axis_order, variables, walk
-from genz_jax.grid.hoist import hoisted
+from genz_jax.grid.shape import Blocking
+from genz_jax.grid.space import read_space
 from genz_jax.labelled import labels
-from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
+from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike
 from genz_jax.questions.require.requirements import FEW
 from genz_jax.questions.sweep import ask
-from genz_jax.serving.evaluate import Case, Question, evaluate
+from genz_jax.serving.evaluate import Case, Question, evaluate, figures_of, work_of
 from genz_jax.specs import Engine, Platform, Speculation
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Result
@@ -180,16 +180,11 @@ def sensitivity(
     if figures is None:
         figures = ("ttft", "tpot", "latency") if stage == "request" else ("latency",)
     wanted = (figures,) if isinstance(figures, str) else tuple(figures)
-    case, named = read_case(model, platform, workload, parallelism, precision, speculation, engine, stage)
-    labels.refuse_bare_arrays(case)
-    case = labels.name_axes(case)
+    space = read_space(model, platform, workload, parallelism, precision, speculation, engine, stage)
     question = ask(stage, assumptions, wanted, False, False)
-    grid = labels.read_grid(case)
-    order = axis_order(case, grid.sizes)
-    function = slopes(question, float(step), grid.points <= FEW)
-    result, dims = walk(function, case, grid.sizes, order, progress, POINTS)
-    dataset = labels.to_dataset(variables(result, dims, order), grid, case, named, question)
-    found = {one.name: one for one in parameters(case.platform)}
+    function = slopes(question, float(step), space.points <= FEW)
+    dataset = space.evaluate(function, question, progress, Blocking(POINTS))
+    found = {one.name: one for one in parameters(space.case.platform)}
     shown = [found[str(name)] for name in dataset.parameter.values]
     beside = {f"parameter_{what}": [getattr(one, what) for one in shown] for what in ("kind", "unit", "long_name")}
     dataset = dataset.assign_coords({name: ("parameter", np.array(values)) for name, values in beside.items()})
@@ -215,7 +210,8 @@ def slopes(question: Question, step: float, quick: bool = True) -> Any:
 
     @functools.partial(Compiled, compiler_options=options)
     def run(case: Case) -> Sensitivity:
-        result = evaluate(case, asked)
+        work = work_of(case, asked)
+        result = figures_of(work, case.platform, asked)
         known = labels.flat_figures(result)
         metas = [known[name][1] for name in names]
         for name, meta in zip(names, metas, strict=True):
@@ -228,15 +224,13 @@ def slopes(question: Question, step: float, quick: bool = True) -> Any:
         numbers, structure = jax.tree.flatten(case.platform)
         own = tuple(jnp.broadcast_to(jnp.asarray(numbers[one.place], dtype), shape) for one in used)
 
-        def figures_of(values: tuple[jax.Array, ...]) -> jax.Array:
+        def at(values: tuple[jax.Array, ...]) -> jax.Array:
             changed = list(numbers)
             for one, value in zip(used, values, strict=True):
                 changed[one.place] = value
-            moved = eqx.tree_at(lambda c: c.platform, case, jax.tree.unflatten(structure, changed))
-            found = labels.flat_figures(evaluate(moved, asked))
+            found = labels.flat_figures(figures_of(work, jax.tree.unflatten(structure, changed), asked))
             return jnp.stack([jnp.broadcast_to(found[name][0], shape) for name in names])
 
-        at = hoisted(figures_of, tuple(jax.ShapeDtypeStruct(shape, dtype) for _ in used))
         values, back = jax.vjp(at, own)
         one_by_one = jnp.eye(len(names), dtype=dtype).reshape(len(names), len(names), *[1] * len(shape))
         seeds = jnp.broadcast_to(one_by_one, (len(names), *values.shape))
