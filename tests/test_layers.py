@@ -51,10 +51,11 @@ def drawn(kind: type[Spec], rng: np.random.Generator, **given: Any) -> Any:
         else:
             low = 0 if field.metadata["rule"].low_included and field.metadata["rule"].low == 0 else 1
             values[field.name] = int(rng.integers(low, 9))
-    for name in ("tied_layers", "shared_kv_layers"):  # at most one of both, and no tied layers with an indexer
+    # Layers share all weights, or keys and values alone; none with an indexer shares all.
+    ties = rng.integers(0, 2) == 0 and "indexer" not in values
+    for name in ("tied_layers", "shared_kv_layers"):
         if name in values:
-            asked = rng.integers(0, 2) == 0 and "indexer" not in values
-            values[name] = min(values[name], values["layers"]) if asked == (name == "tied_layers") else 0
+            values[name] = min(values[name], values["layers"]) if ties == (name == "tied_layers") else 0
     return kind(**values, **given)
 
 
@@ -88,7 +89,7 @@ def test_a_kind_without_a_record_raises(kind: type[Spec], monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match=field):
         gz.parameter_count(model)
     with pytest.raises(ValueError, match=field):
-        gz.estimate(model, ROOMY)
+        gz.estimate(model.replace(lm_head=1, bidirectional=0), ROOMY)
 
 
 @pytest.mark.parametrize("kind", PARTS, ids=lambda kind: kind.__name__)
@@ -136,12 +137,11 @@ def test_a_kind_from_outside_is_computed_counted_and_stored(mixture: None):
     added = 5 * 1_000_002 * 4096
     one, other = gz.parameter_count(plain), gz.parameter_count(model)
     assert (float(other.total - one.total), float(other.ssm)) == (added, added)
-    question: Any = {"stage": "prefill", "precision": "int8"}
     workload = gz.Workload(2, 100, 1)
-    before, after = (gz.estimate(m, ROOMY, workload, **question) for m in (plain, model))
-    assert float(after.weights - before.weights) == pytest.approx(added, rel=1e-6)
-    assert float(after.flop_count - before.flop_count) == pytest.approx(2 * 200 * added, rel=1e-5)
-    assert float(after.latency) > float(before.latency)
+    found = gz.estimate(model, ROOMY, workload, precision="int8", stage="prefill")
+    assert float(found.weights) == pytest.approx(float(other.total), rel=1e-6)
+    before, after = (gz.flop_count(m, workload) for m in (plain, model))
+    assert after.total - before.total == after.operators["mixture.mix"] == 2 * 200 * added
 
 
 def test_a_kind_from_outside_must_divide_over_the_ranks_and_makes_prediction_modules(mixture: None):
@@ -155,8 +155,10 @@ def test_a_kind_from_outside_must_divide_over_the_ranks_and_makes_prediction_mod
 
 
 def test_counts_of_the_catalogue_are_those_of_closed_forms():
-    for name in gz.models():
-        assert gz.parameter_count(name) == closed_form(gz.model(name)), name
+    models = gz.stack([gz.model(name) for name in gz.models()])
+    counted, expected = dataclasses.asdict(gz.parameter_count(models)), dataclasses.asdict(closed_form(models))
+    for field, values in expected.items():
+        np.testing.assert_array_equal(counted[field], values, err_msg=field)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -168,9 +170,9 @@ def test_counts_of_random_models_are_those_of_closed_forms(seed: int):
 def test_counts_are_compiled_and_differentiable():
     model = random_model(3)
     with jax.enable_x64(True):
-        compiled = jax.jit(gz.parameter_count)(model)
-        for field in dataclasses.fields(compiled):
-            assert float(getattr(compiled, field.name)) == pytest.approx(float(getattr(closed_form(model), field.name)))
+        compiled = jax.jit(lambda model: dataclasses.asdict(gz.parameter_count(model)))(model)
+        for field, value in dataclasses.asdict(closed_form(model)).items():
+            assert float(compiled[field]) == pytest.approx(float(value))
         slope = jax.grad(lambda h: gz.parameter_count(model.replace(hidden_size=h)).total)(7.0)
     low, high = (closed_form(model.replace(hidden_size=h)).total for h in (7, 8))
     assert model.attention is not None

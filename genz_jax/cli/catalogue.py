@@ -53,23 +53,27 @@ def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
     """List the models: layers, width, parameters, longest context."""
     import dataclasses
 
+    import numpy as np
+
     from genz_jax import catalog, parameter_count
     from genz_jax.cli import show
+    from genz_jax.specs.stack import stack
     from genz_jax.work.layers.registry import layers_of
 
     found = _matching("model", catalog.models(), pattern)
     specs = {name: catalog.model(name) for name in found}
-    counts = {name: parameter_count(spec) for name, spec in specs.items()}
+    together = dataclasses.asdict(parameter_count(stack(list(specs.values()))))
+    together = {part: np.broadcast_to(count, (len(specs),)) for part, count in together.items()}
+    counts = {name: {part: float(count[i]) for part, count in together.items()} for i, name in enumerate(specs)}
     if json:
         described = {}
         for name, spec in specs.items():
-            counted = {part: float(count) for part, count in dataclasses.asdict(counts[name]).items()}
-            described[name] = _described(found[name], spec, parameter_count=counted)
+            described[name] = _described(found[name], spec, parameter_count=counts[name])
         show.print_json(described)
         return
     rows = []
     for name, spec in specs.items():
-        kinds = [f"{kind} {float(part.layers):g}" for kind, part, _ in layers_of(spec)]
+        kinds = [f"{kind} {float(part.layers):g}" for kind, part, _ in layers_of(spec) if hasattr(spec, kind)]
         context = found[name].notes.get("max_context")
         rows.append(
             (
@@ -77,8 +81,8 @@ def models(pattern: o.Pattern = "*", json: o.Json = False) -> None:
                 ", ".join(kinds),
                 f"{float(spec.layers):g}",
                 f"{float(spec.hidden_size):,.0f}",
-                f"{float(counts[name].total) / 1e9:,.4g}",
-                f"{float(counts[name].active) / 1e9:,.4g}",
+                f"{counts[name]['total'] / 1e9:,.4g}",
+                f"{counts[name]['active'] / 1e9:,.4g}",
                 f"{context:,}" if context else "–",
             )
         )
