@@ -15,10 +15,11 @@ import genz_jax as gz
 from genz_jax.base import fields, units
 from genz_jax.base.fields import Spec, number
 from genz_jax.specs.assumptions import Assumptions
+from genz_jax.specs.reasons import Reason
 from genz_jax.work.layers import registry
 from genz_jax.work.layers.registry import layer, layers_of
 from genz_jax.work.operators.products import gemm
-from genz_jax.work.sharding import RULES
+from genz_jax.work.sharding import RULES, mapping_reason
 from genz_jax.work.step import Deployment, shard
 from genz_jax.work.steps import forward, prefill_step
 
@@ -145,8 +146,11 @@ def test_a_kind_from_outside_is_computed_counted_and_stored(mixture: None):
 
 
 def test_a_kind_from_outside_must_divide_over_the_ranks_and_makes_prediction_modules(mixture: None):
-    with pytest.raises(ValueError, match=r"tp·ep = 4: must divide attention\.heads.*mixture\.channels = 1e\+06"):
-        gz.estimate(with_mixture(), ROOMY, parallelism=gz.Parallelism(tp=4))
+    deployment = Deployment(gz.Parallelism(tp=4), gz.Precision("bf16"), Assumptions())
+    assert int(mapping_reason(with_mixture(), deployment)) == Reason.heads_not_divisible
+    told = RULES[Reason.heads_not_divisible].message(with_mixture(), deployment, gz.Workload(), "mine")
+    assert "tp·ep = 4: must divide attention.heads = 32" in told
+    assert "mixture.channels = 1e+06 of mine" in told
     module = 2 * 4096**2 + 3 * 4096 + 1_000_002 * 4096 + 3 * 4096 * 14336 + 4096
     assert float(gz.parameter_count(with_mixture(mtp_layers=1)).mtp) == module
 

@@ -15,21 +15,21 @@ class Assumptions:
             (work/stages.py, `_context`).
         last_token_head: the language model head sees the tokens that are sampled from; else all (work/embedding.py).
         gather_embedding: the input embedding reads the rows it needs; else it is a GEMM (work/embedding.py).
-        vector_operators: norms, activations, residuals and rotations take memory time (work/attention.py, ffn.py).
-        kv_cache_writes: new keys and values are written to the cache as well as read (work/attention.py).
+        vector_operators: norms, activations, residuals and rotations take memory time (work/layers).
+        kv_cache_writes: new keys and values are written to the cache as well as read (work/layers/attention.py).
         decode_activations_on_chip: activations of decode steps stay on chip (work/stages.py, `Step.resident`).
         on_chip_traffic: on-chip tensors take time at the on-chip bandwidth; else none (machine/roofline.py).
         fused_attention: scores, softmax and values of all the context of a sequence are one kernel with its scores on
-            chip; else scores and values of each stretch of context are operators of their own (work/kernel.py).
+            chip; else scores and values of each segment are operators of their own (work/layers/kernel.py).
         latent_form: form of latent attention: `by stage` is naive for prompts and absorbed for decode; or `naive` or
-            `absorbed` for both (work/attention.py, `latent_attention_layer`).
+            `absorbed` for both (work/layers/latent_attention.py).
         experts: routed experts whose weights a pass reads. `expected`: E(1 − (1 − K/E)^tokens) of E, for uniform
             routing. `routed`: min(tokens·K, E). `published`: all in prefill, ⌈K/ep⌉ per device in decode whatever the
-            batch (work/ffn.py).
+            batch (work/layers/ffn.py).
         own_tokens: a rank routes and dispatches its own 1/ep of the tokens, and the results are gathered over ep
-            (DeepSpeed-MoE, arXiv 2201.05596); else every rank sends all tokens (work/ffn.py).
+            (DeepSpeed-MoE, arXiv 2201.05596); else every rank sends all tokens (work/layers/ffn.py).
         sharded_router: the router is split over tensor parallel ranks and all-reduced; else each has it whole
-            (work/ffn.py).
+            (work/layers/ffn.py).
         fused_scan: the selective scan is one kernel with its intermediates on chip and split over tensor parallel
             ranks; else seven einsums of the whole state (work/ssm.py).
         decode_position: what the decode step stands for: the exact `mean` over all generated positions, or the `last`
@@ -47,7 +47,7 @@ class Assumptions:
         collectives: latency of collectives by the `topology` of each level; or `rings` everywhere (machine/network.py).
         pipeline: `scheduled` counts the filling of the pipeline; `published` takes batch/latency (stages.py).
         sparse_attention: where a model has an indexer, a query sees the tokens that it selects (DSA, arXiv 2512.02556),
-            and the indexer's own work counts; else all of the context (work/attention.py, `_indexer`).
+            and the indexer's own work counts; else all of the context (work/layers/indexer.py).
         even_sharding: heads and channels must divide evenly over the ranks, as engines demand; else a rank may have a
             fraction more than another (work/mapping.py).
         first_token_from_prefill: prefill gives the first output token, so that decode makes the others; else decode
