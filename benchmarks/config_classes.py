@@ -1,4 +1,4 @@
-"""Facts of transformers' config classes, into genz_jax/catalog/config_classes.json: python benchmarks/config_classes.py
+"""Facts of transformers' config classes, into genz_jax/catalog/hugging_face: python benchmarks/config_classes.py
 
 For every `model_type` that is read, and for every whole that has one as its text part: the class, the keys with whole
 numbers, flags and lists, each with its types and its default, other names of keys, the classes of models, and the

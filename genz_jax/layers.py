@@ -56,3 +56,7 @@ __all__ = [
     "ShortConvolution",
     "SparseAttention",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

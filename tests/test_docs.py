@@ -1,6 +1,4 @@
-import dataclasses
 import doctest
-import inspect
 import re
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import genz_jax as gz
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).parent.parent
-PUBLIC = {name: value for name, value in vars(gz).items() if not name.startswith("_") and not inspect.ismodule(value)}
+PUBLIC = {name: getattr(gz, name) for name in gz.__all__}
 PAGES = ("README.md", "docs/gradients.md")
 
 
@@ -20,26 +18,10 @@ def examples(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_are_documented(name):
-    text = inspect.getdoc(PUBLIC[name]) or ""
-    assert len(text) > 20
-    assert text.splitlines()[0].rstrip().endswith((".", ":"))
-
-
-FUNCTIONS = [name for name, value in PUBLIC.items() if inspect.isfunction(value)]
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_argument_is_described(name):
-    text = inspect.getdoc(PUBLIC[name]) or ""
-    for argument in inspect.signature(PUBLIC[name]).parameters:
-        assert argument in text, argument
-
-
 def test_examples_of_docstrings():
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(verbose=False)
-    tests = [test for name, value in PUBLIC.items() for test in finder.find(value, name, globs={"gz": gz})]
+    shown = PUBLIC | {"layers": gz.layers, "results": gz.results, "about": gz.catalog.about}
+    tests = [test for name, value in shown.items() for test in finder.find(value, name, globs={"gz": gz})]
     tests = [test for test in tests if test.examples]
     assert {"sweep", "estimate"} <= {test.name for test in tests}
     report: list[str] = []
@@ -57,14 +39,6 @@ def test_examples_of_pages_run(page, tmp_path, monkeypatch):
     with jax.numpy_dtype_promotion("standard"):
         for i, block in enumerate(examples(page)):
             exec(compile(block, f"{page} block {i + 1}", "exec"), namespace)
-
-
-def test_every_field_of_every_result_and_spec_is_described():
-    for value in PUBLIC.values():
-        if inspect.isclass(value) and dataclasses.is_dataclass(value):
-            for field in dataclasses.fields(value):
-                if "units" in field.metadata:
-                    assert field.metadata["long_name"], field.name
 
 
 def test_the_version_is_that_of_the_project_file():

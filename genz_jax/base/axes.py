@@ -111,7 +111,9 @@ def axis(values: Any, dim: str | None = None) -> Axis:
         ValueError: no values, or values in different units.
 
     Example:
-        `gz.Workload(batch=gz.axis([1, 8, 64]), input_tokens=2048, output_tokens=256)`
+        >>> import genz_jax as gz
+        >>> gz.sweep("llama-3.1-8b", "H100-SXM", gz.Workload(batch=gz.axis([1, 8, 64]))).tpot.sizes["batch"]
+        3
     """
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise ValueError(f"axis: {values!r} is not a list of values; write e.g. gz.axis([1, 2, 4])")
@@ -151,6 +153,11 @@ def linspace(start: Any, stop: Any, num: int, dim: str | None = None) -> Axis:
 
     Raises:
         ValueError: `num` below 1, or ends in different units.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> gz.linspace("1 TB/s", "3 TB/s", 3).values / 1e12
+        array([1., 2., 3.])
     """
     return _spaced(np.linspace, start, stop, num, dim)
 
@@ -166,6 +173,11 @@ def geomspace(start: Any, stop: Any, num: int, dim: str | None = None) -> Axis:
 
     Raises:
         ValueError: `num` below 1, ends in different units, or an end that is not above 0.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> gz.geomspace("1 TB/s", "100 TB/s", 3).values / 1e12
+        array([  1.,  10., 100.])
     """
     return _spaced(np.geomspace, start, stop, num, dim)
 

@@ -106,6 +106,10 @@ def clear_caches() -> None:
 
     What is kept is bounded, about a gigabyte at most; later calls compile anew, in seconds each. JAX's own functions
     keep some too, which `jax.clear_caches()` drops, with all that other packages have compiled.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> gz.clear_caches()
     """
     with _LOCK:
         _KEPT.clear()

@@ -33,6 +33,14 @@ def save(dataset: "xr.Dataset", path: str | os.PathLike) -> None:
 
     Raises:
         ValueError: the path ends otherwise, or cannot be written.
+
+    Example:
+        >>> import genz_jax as gz, tempfile, xarray as xr
+        >>> ds = gz.sweep("llama-3.1-8b", "H100-SXM", gz.Workload(batch=gz.axis([1, 8, 64])))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gz.save(ds, f"{folder}/out.nc")
+        ...     xr.load_dataset(f"{folder}/out.nc").latency.equals(ds.latency)
+        True
     """
     writers = {".nc": write_netcdf, ".zarr": write_zarr}
     write(path, {ending: functools.partial(writer, dataset) for ending, writer in writers.items()})

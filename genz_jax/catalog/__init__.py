@@ -113,17 +113,35 @@ def _source(what: str) -> tuple[str, frozenset[str]]:
 
 
 def models() -> list[str]:
-    """Names of all models of the catalogue."""
+    """Names of all models of the catalogue.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> "llama-3.1-8b" in gz.models()
+        True
+    """
     return list(_entries(*_MODELS))
 
 
 def platforms() -> list[str]:
-    """Names of all platforms of the catalogue."""
+    """Names of all platforms of the catalogue.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> "H100-SXM" in gz.platforms()
+        True
+    """
     return list(_entries(*_PLATFORMS))
 
 
 def workloads() -> list[str]:
-    """Names of all workloads of the catalogue."""
+    """Names of all workloads of the catalogue.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> "chat" in gz.workloads()
+        True
+    """
     return list(_entries(*_WORKLOADS))
 
 
@@ -147,6 +165,11 @@ def model(name: str) -> Model:
     Raises:
         ValueError: no such model, with the nearest names of its family; a name that may be several; or a config that
             cannot be read.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> gz.model("meta-llama/Llama-3.1-8B-Instruct").name
+        'llama-3.1-8b'
     """
     listed = str(name).strip().lower() in _index(*_MODELS)
     if not listed and hugging_face.is_config(str(name)):
@@ -182,6 +205,12 @@ def load(path_or_id: str | os.PathLike[str]) -> tuple[Model, Precision]:
 
     Raises:
         ValueError: no such model, a config that cannot be read, or formats that one precision cannot say.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> model, precision = gz.load("deepseek-v3")
+        >>> int(model.layers), precision.name
+        (61, '')
     """
     try:
         found = model(str(path_or_id))
@@ -213,6 +242,11 @@ def platform(name: str) -> Platform:
 
     Raises:
         ValueError: no such platform, with the nearest names; or a name that may be several.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> gz.platform("NVIDIA H100 80GB HBM3").name
+        'H100-SXM'
     """
     return _platform(_find("platform", name, _PLATFORMS)[0])
 
@@ -276,6 +310,11 @@ def workload(name: str) -> Workload:
 
     Raises:
         ValueError: no such workload; the message has the nearest names.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> gz.workload("chat").name
+        'chat'
     """
     found, entry = _find("workload", name, _WORKLOADS)
     return Workload(label=Label(found), **{key: entry[key] for key in _WORKLOAD_KEYS})
@@ -300,6 +339,11 @@ def about(what: str, name: str) -> Entry:
 
     Raises:
         ValueError: no such entry.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> gz.catalog.about("model", "llama-3.1-8b").notes["parameters"]
+        8030261248
     """
     source = _source(what)
     noted = {"model": _MODEL_NOTES, "platform": _PLATFORM_NOTES, "workload": _WORKLOAD_NOTES}[what]

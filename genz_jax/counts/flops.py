@@ -104,7 +104,10 @@ def flop_count(
             embedding model or encoder for a stage that generates.
 
     Example:
-        `gz.flop_count("llama-3.1-8b", gz.Workload(batch=1, input_tokens=2048)).total`
+        >>> import genz_jax as gz
+        >>> one, two = (gz.flop_count("llama-3.1-8b", gz.Workload(batch, 2048)).total for batch in (1, 2))
+        >>> two / one
+        2.0
     """
     spec = catalog.model(model) if isinstance(model, str) else model
     if not isinstance(spec, Model):

@@ -77,7 +77,10 @@ def parameter_count(model: str | Model) -> ParameterCount:
         ValueError: an unknown name, or a model with axes.
 
     Example:
-        `gz.parameter_count("mixtral-8x7b").active`
+        >>> import genz_jax as gz
+        >>> count = gz.parameter_count("mixtral-8x7b")
+        >>> int(count.total), int(count.active)
+        (46702792704, 12879925248)
     """
     spec = catalog.model(model) if isinstance(model, str) else model
     for leaf in jax.tree.leaves(spec):

@@ -250,7 +250,12 @@ def cost_per_million_tokens(result: Any, cost: CostResult) -> Number:
         ValueError: the result has no throughput per device.
 
     Example:
-        `gz.cost_per_million_tokens(gz.estimate("llama-3.1-8b", "H100-SXM"), gz.cost("H100-SXM"))`
+        >>> import genz_jax as gz
+        >>> served = gz.estimate("llama-3.1-8b", "H100-SXM", gz.Workload(batch=64))
+        >>> alone = gz.estimate("llama-3.1-8b", "H100-SXM", gz.Workload(batch=1))
+        >>> price = gz.cost("H100-SXM")
+        >>> bool(gz.cost_per_million_tokens(served, price) < gz.cost_per_million_tokens(alone, price))
+        True
     """
     rate = getattr(result, "throughput_per_device", None)
     if rate is None:

@@ -60,6 +60,10 @@ def is_numeric(dataset: "xr.Dataset", name: str) -> bool:
 def save(drawn: "Figure", path: str) -> None:
     """Write a figure to a .png, .pdf or .svg file, whole or not at all.
 
+    Args:
+        drawn: the figure.
+        path: where; what is there is replaced.
+
     Raises:
         ValueError: the path ends otherwise, or cannot be written.
     """

@@ -45,7 +45,10 @@ def cost(platform: PlatformLike, cost_model: CostModel | CostFunction | None = N
         ValueError: an unknown name or a value that no machine could have; axes together with a function of one's own.
 
     Example:
-        `print(gz.cost("H100-SXM", gz.CostModel().replace(gross_margin=0)))`
+        >>> import genz_jax as gz
+        >>> at_cost = gz.CostModel().replace(gross_margin=0)
+        >>> bool(gz.cost("H100-SXM", at_cost).price < gz.cost("H100-SXM").price)
+        True
     """
     spec, names = one_or_list("platform", platform, Platform, catalog.platform)
     model = CostModel() if cost_model is None else cost_model

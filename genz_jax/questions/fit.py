@@ -119,7 +119,10 @@ def fit(
         ValueError: as for `gz.estimate`.
 
     Example:
-        `print(gz.fit("llama-3.1-70b", "H100-SXM", gz.Workload(32, 2048, 256), precision="fp8"))`
+        >>> import genz_jax as gz
+        >>> room = gz.fit("llama-3.1-70b", "H100-SXM", gz.Workload(32, 2048, 256), gz.Parallelism(tp=2), "fp8")
+        >>> bool(room.feasible), bool(room.concurrency > 32)
+        (True, True)
     """
     case, names = read_case(model, platform, workload, parallelism, precision, None, engine, "memory")
     if axes := labels.axes_of(case):

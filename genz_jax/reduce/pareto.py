@@ -36,7 +36,11 @@ def pareto(dataset: "xr.Dataset", objectives: Mapping[str, str | Callable[..., A
         ValueError: fewer than two objectives, one that the dataset has not, or a sense that is neither.
 
     Example:
-        `gz.pareto(dataset, {"interactivity": "max", "throughput_per_device": "max"})`
+        >>> import genz_jax as gz
+        >>> ds = gz.sweep("llama-3.1-8b", "H100-SXM", gz.Workload(batch=gz.axis([1, 8, 64])))
+        >>> front = gz.pareto(ds, {"tpot": "min", "throughput": "max"})
+        >>> front.batch.values
+        array([ 1.,  8., 64.])
     """
     if len(objectives) < 2:
         raise ValueError(f"pareto: objectives = {list(objectives)}; name two or more, each with 'min' or 'max'")

@@ -1,4 +1,4 @@
-"""Assumptions: which physics the model uses. Each switch is read in one place, named beside it."""
+"""Assumptions: which physics the model uses. A switch is read where its description says."""
 
 import dataclasses
 from typing import ClassVar, Literal
@@ -12,15 +12,16 @@ class Assumptions:
 
     Attributes:
         causal: a query sees itself and what is before it, in its window; else all of the context, twice the work
-            (work/stages.py, `_context`).
-        last_token_head: the language model head sees the tokens that are sampled from; else all (work/embedding.py).
-        gather_embedding: the input embedding reads the rows it needs; else it is a GEMM (work/embedding.py).
-        vector_operators: norms, activations, residuals and rotations take memory time (work/layers).
+            (work/layers/context.py, work/step.py).
+        last_token_head: the language model head sees the tokens that are sampled from; else all
+            (work/layers/embedding.py).
+        gather_embedding: the input embedding reads the rows it needs; else it is a GEMM (work/layers/embedding.py).
+        vector_operators: norms, activations, residuals and rotations take memory time (work/layers/vector.py).
         kv_cache_writes: new keys and values are written to the cache as well as read (work/layers/attention.py).
-        decode_activations_on_chip: activations of decode steps stay on chip (work/stages.py, `Step.resident`).
+        decode_activations_on_chip: activations of decode steps stay on chip (work/step.py).
         on_chip_traffic: on-chip tensors take time at the on-chip bandwidth; else none (machine/roofline.py).
         fused_attention: scores, softmax and values of all the context of a sequence are one kernel with its scores on
-            chip; else scores and values of each segment are operators of their own (work/layers/kernel.py).
+            chip; else scores and values of each stretch of context are operators of their own (work/layers/kernel.py).
         latent_form: form of latent attention: `by stage` is naive for prompts and absorbed for decode; or `naive` or
             `absorbed` for both (work/layers/latent_attention.py).
         experts: routed experts whose weights a pass reads. `expected`: E(1 − (1 − K/E)^tokens) of E, for uniform
@@ -31,32 +32,34 @@ class Assumptions:
         sharded_router: the router is split over tensor parallel ranks and all-reduced; else each has it whole
             (work/layers/ffn.py).
         fused_scan: the selective scan is one kernel with its intermediates on chip and split over tensor parallel
-            ranks; else seven einsums of the whole state (work/ssm.py).
+            ranks; else seven einsums of the whole state (work/layers/ssm.py).
         decode_position: what the decode step stands for: the exact `mean` over all generated positions, or the `last`
-            (work/stages.py, work/kernel.py).
-        beams_share_queries: all beams' queries of the shared prompt count as one (work/stages.py).
+            (work/steps.py).
+        beams_share_queries: all beams' queries of the shared prompt count as one (work/steps.py).
         cache_of: what the KV cache must hold: the `batch` at full length, or one `micro-batch` at the evaluated
             position (work/footprint.py).
         cache_block: tokens of a block of the paged KV cache (arXiv 2309.06180), to which the cache of a sequence is
-            rounded up; 1 for none (work/footprint.py, `cache_holders`).
+            rounded up; 1 for none (work/footprint.py).
         prefill: `bounded` by the engine's tokens per step, in several passes; or `whole`, all prompts in one pass
-            (work/passes.py).
+            (work/step.py).
         memory_of: what a device must hold. `engine`: weights, cache, peak of activations and buffers of collectives,
             within what the runtime's reserve leaves. `published`: weights and cache, within the capacity
-            (work/footprint.py, machine/memory.py).
+            (work/footprint.py, machine/capacity.py).
         collectives: latency of collectives by the `topology` of each level; or `rings` everywhere (machine/network.py).
-        pipeline: `scheduled` counts the filling of the pipeline; `published` takes batch/latency (stages.py).
+        pipeline: `scheduled` counts the filling of the pipeline; `published` takes batch/latency
+            (work/pipeline.py, serving/pipeline.py).
         sparse_attention: where a model has an indexer, a query sees the tokens that it selects (DSA, arXiv 2512.02556),
-            and the indexer's own work counts; else all of the context (work/layers/indexer.py).
+            and the indexer's own work counts; else all of the context (work/layers/attention.py).
         even_sharding: heads and channels must divide evenly over the ranks, as engines demand; else a rank may have a
-            fraction more than another (work/mapping.py).
+            fraction more than another (work/sharding.py).
         first_token_from_prefill: prefill gives the first output token, so that decode makes the others; else decode
-            makes all (stages.py).
+            makes all (work/steps.py, serving/request.py).
         bonus_token: speculative verification looks at one position more than there are draft tokens, so that a step
-            gives up to n + 1 tokens; else at n, for at most n tokens (work/stages.py, speculative.py).
-        energy_of: energy of `all devices` for the whole batch, or of `one device` for one micro-batch (stages.py).
+            gives up to n + 1 tokens; else at n, for at most n tokens (work/steps.py, serving/speculative.py).
+        energy_of: energy of `all devices` for the whole batch, or of `one device` for one micro-batch
+            (serving/stage.py).
         infeasible: times, rates and energies of points that do not run are `nan`, or `finite`: those of a machine on
-            which they did, with `memory_excess` beside them, for optimisers and samplers (stages.py, `known`).
+            which they did, with `memory_excess` beside them, for optimisers and samplers (serving/stage.py).
         smooth: 0 for the exact maximum of the roofline; τ > 0 for a p-norm with p = 1/τ (machine/roofline.py).
     """
 

@@ -26,6 +26,12 @@ def stack(specs: Sequence[SpecT]) -> SpecT:
 
     Raises:
         ValueError: no specs, an axis inside one, or a number that only some of them give.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> both = gz.stack([gz.platform("H100-SXM"), gz.platform("H200")])
+        >>> both.mem_bw / 1e12
+        array([3.35, 4.8 ])
     """
     if not specs:
         raise ValueError("stack: no specs; a list needs at least one")

@@ -249,7 +249,12 @@ def open_store(path: str | os.PathLike) -> "xr.Dataset":
         ValueError: it is no such store, its sweep is not finished, or a file is lost or damaged; the message names it.
 
     Example:
-        `gz.open_store("big.zarr").latency.sel(tp=8).min()`
+        >>> import genz_jax as gz, tempfile
+        >>> platform = gz.platform("H100-SXM").replace(mem_bw=gz.geomspace("1 TB/s", "10 TB/s", 3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ds = gz.sweep("gpt2", platform, stage="decode", figures=["latency"], store=f"{folder}/swept.zarr")
+        ...     gz.open_store(f"{folder}/swept.zarr").latency.sizes["mem_bw"]
+        3
     """
     _need_zarr()
     target = Path(os.path.realpath(path))

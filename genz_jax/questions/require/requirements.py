@@ -429,6 +429,13 @@ def binding_requirement(dataset: "xr.Dataset", over: str = "workload") -> "xr.Da
 
     Raises:
         ValueError: not a result of `gz.require`, or no such dimension.
+
+    Example:
+        >>> import genz_jax as gz
+        >>> needs = gz.require("mem_bw", "llama-3.1-70b", "H100-SXM", gz.Workload(batch=gz.axis([1, 8])),
+        ...                    gz.Parallelism(tp=8), "fp8", slo=gz.SLO(ttft="500 ms", tpot="10 ms"))
+        >>> int(gz.binding_requirement(needs, "batch").binding_batch)
+        8
     """
     name = dataset.attrs.get("target")
     if name is None:

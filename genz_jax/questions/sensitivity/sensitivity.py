@@ -316,7 +316,10 @@ def rank_parameters(dataset: "xr.Dataset", figure: str | None = None, most: int 
         ValueError: not a result of `gz.sensitivity`, or no such figure in it.
 
     Example:
-        `gz.rank_parameters(gz.sensitivity("llama-3.1-8b", "H100-SXM"), "ttft", 5)`
+        >>> import genz_jax as gz
+        >>> found = gz.sensitivity("llama-3.1-8b", "H100-SXM", figures="tpot")
+        >>> [str(name) for name in gz.rank_parameters(found, "tpot", 1).parameter.values]
+        ['mem_bw']
     """
     figures = str(dataset.attrs.get("figures", "")).split()
     if "parameter" not in dataset.dims or not figures:

@@ -104,8 +104,11 @@ def tune(
         ValueError: an unknown name, a bound that cannot be, or no parallel sizes that can.
 
     Example:
-        `gz.tune("system_price", "llama-3.1-70b", "H100-SXM", "chat", slo="catalogue", precision="fp8",
-        bounds={"flops": ("50 TFLOP/s", "5 PFLOP/s"), "mem_bw": ("1 TB/s", "20 TB/s"), "tp": (1, 8)})`
+        >>> import genz_jax as gz
+        >>> bounds = {"flops": ("50 TFLOP/s", "5 PFLOP/s"), "mem_bw": ("500 GB/s", "20 TB/s")}
+        >>> found = gz.tune("price", "llama-3.1-8b", "H100-SXM", bounds=bounds, slo=gz.SLO(tpot="5 ms"), starts=16)
+        >>> [held.name for held in found.limits if held.active]
+        ['tpot']
     """
     tuner = pose(
         objective,
