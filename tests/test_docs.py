@@ -18,16 +18,18 @@ def examples(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def test_examples_of_docstrings():
-    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(verbose=False)
-    shown = PUBLIC | {"layers": gz.layers, "results": gz.results, "about": gz.catalog.about}
-    tests = [test for name, value in shown.items() for test in finder.find(value, name, globs={"gz": gz})]
-    tests = [test for test in tests if test.examples]
-    assert {"sweep", "estimate"} <= {test.name for test in tests}
+SHOWN = PUBLIC | {"layers": gz.layers, "results": gz.results, "about": gz.catalog.about}
+FINDER = doctest.DocTestFinder(recurse=False)
+EXAMPLES = {test.name: test for name, value in SHOWN.items() for test in FINDER.find(value, name) if test.examples}
+SLOW = ("tune",)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in EXAMPLES])
+def test_examples_of_docstrings_run(name):
     report: list[str] = []
-    for test in tests:
-        runner.run(test, out=report.append)
-    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+    failed, attempted = doctest.DocTestRunner(verbose=False).run(EXAMPLES[name], out=report.append)
+    assert attempted
+    assert failed == 0, "".join(report)
 
 
 @pytest.mark.parametrize("page", PAGES)

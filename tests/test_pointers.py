@@ -29,13 +29,10 @@ def prose(path: Path) -> str:
     if path.suffix != ".py":
         return text
     tree = ast.parse(text)
-    strings = (node.value.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and _is_text(node.value))
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    strings = (text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str))
     comments = (t.string for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT)
     return "\n".join([*strings, *comments])
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def is_there(pointer: str, page: Path, text: str) -> bool:

@@ -210,7 +210,7 @@ def load(path_or_id: str | os.PathLike[str]) -> tuple[Model, Precision]:
         >>> import genz_jax as gz
         >>> model, precision = gz.load("deepseek-v3")
         >>> int(model.layers), precision.name
-        (61, '')
+        (61, 'fp8-fp8-bf16/embedding=bf16')
     """
     try:
         found = model(str(path_or_id))
@@ -342,7 +342,7 @@ def about(what: str, name: str) -> Entry:
 
     Example:
         >>> import genz_jax as gz
-        >>> gz.catalog.about("model", "llama-3.1-8b").notes["parameters"]
+        >>> int(gz.catalog.about("model", "llama-3.1-8b").notes["parameters"])
         8030261248
     """
     source = _source(what)

@@ -339,7 +339,7 @@ def words(codes: Any) -> Any:
         >>> import genz_jax as gz
         >>> ds = gz.sweep("llama-3.1-8b", "H100-SXM", gz.Workload(batch=gz.axis([1, 8, 64])))
         >>> [str(word) for word in gz.words(ds.reason).values]
-        ['fits', 'fits', 'fits']
+        ['feasible', 'feasible', 'feasible']
     """
     if not isinstance(codes, xr.DataArray):
         return _plain_words(codes)

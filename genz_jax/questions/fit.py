@@ -121,7 +121,7 @@ def fit(
     Example:
         >>> import genz_jax as gz
         >>> room = gz.fit("llama-3.1-70b", "H100-SXM", gz.Workload(32, 2048, 256), gz.Parallelism(tp=2), "fp8")
-        >>> bool(room.feasible), bool(room.concurrency > 32)
+        >>> room.least_devices is None, room.concurrency > 32  # it fits
         (True, True)
     """
     case, names = read_case(model, platform, workload, parallelism, precision, None, engine, "memory")

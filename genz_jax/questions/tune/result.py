@@ -57,7 +57,7 @@ class Held:
     @property
     def active(self) -> bool:
         """True where relaxing it helps, by more than a thousandth of its own change."""
-        return self.elasticity > 1e-3
+        return bool(self.elasticity > 1e-3)
 
 
 @dataclasses.dataclass(frozen=True)
