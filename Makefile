@@ -1,6 +1,9 @@
 # make demo    a sweep of 614,400 points with a figure and a file, in demo/
-# make test    all tests
-# make test-slow  second tier, beside PyTorch, transformers and genz-llm, which it installs
+# make test    first tier: a case of everything, with few random examples
+# make test-slow  second tier: all other cases, all random examples; beside PyTorch, transformers and genz-llm, which it
+#              installs
+# make test-all  both tiers
+# make test-newest  first tier beside the newest jax and jaxlib, where there are newer ones, in an environment of its own
 # make lint    ruff and pyright
 # make bench   benchmarks beside genz-llm, NumPy, numba, C and the machine's limits, into benchmarks/
 # make bench-gpu  genz_jax on a GPU, with a JAX that has one, beside its memory, into benchmarks/gpu/
@@ -11,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow lint bench bench-gpu tables studies clean
+.PHONY: demo test test-slow test-all test-newest lint bench bench-gpu tables studies clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,18 +29,31 @@ demo: $(VENV)/installed
 		--axis tp=1,8 --batch 32 --input 2048 --output 256 \
 		-o demo/sweep.nc --plot demo/design_space.png --plot-figure latency
 
-# What is compiled is kept on the disk for the other workers, processes and tiers.
-test test-slow: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
-test test-slow: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.1
+# What is compiled is kept on the disk for the other workers, processes and tiers, Python's code too.
+TESTS := test test-slow test-newest
+$(TESTS): export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+$(TESTS): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.1
+$(TESTS): export PYTHONDONTWRITEBYTECODE =
+# A worker takes files from the front of its half, and from the end of the other's when it is done: what a file compiles,
+# one worker compiles.
+PYTEST := python -m pytest -q -n 2 --dist worksteal
 
+test: export HYPOTHESIS_PROFILE ?= quick
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(BIN)/$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --group exact --group bench
 	$(BIN)/python -m pip install --quiet --no-deps genz-llm==0.0.16 paretoset==1.2.5
-	$(BIN)/python -m pytest -q -n 2 -m slow
+	$(BIN)/$(PYTEST) -m "slow or hypothesis"
+
+test-all: test
+	$(MAKE) test-slow
+
+test-newest: export HYPOTHESIS_PROFILE ?= quick
+test-newest: $(VENV)/installed
+	.ci/newest
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -64,4 +80,4 @@ studies: $(VENV)/installed
 	for study in requirements scaling design_space tuning; do $(BIN)/python studies/$$study.py || exit; done
 
 clean:
-	rm -rf $(VENV) demo studies/out
+	rm -rf $(VENV) .venv-newest demo studies/out
