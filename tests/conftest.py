@@ -1,5 +1,6 @@
 """Configuration of XLA, JAX and Hypothesis, made before the package is imported, and what the two tiers run."""
 
+import collections
 import os
 import re
 import signal
@@ -44,6 +45,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     slow = re.search(r"^pytestmark = \[?pytest\.mark\.slow", collection_path.read_text(encoding="utf-8"), re.MULTILINE)
     return True if slow else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `first(n)`, the cases behind the n-th are the second tier's."""
+    seen = collections.Counter()
+    for item in items:
+        first, name = item.get_closest_marker("first"), item.nodeid.partition("[")[0]
+        if first is not None and item.get_closest_marker("slow") is None:
+            seen[name] += 1
+            if seen[name] > first.args[0]:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="module")

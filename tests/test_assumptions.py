@@ -47,6 +47,7 @@ for change, _ in {REFUSED!r}:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("i", range(len(REFUSED)), ids=lambda i: next(iter(REFUSED[i][0])))
 def test_unknown_choices_are_refused(i, messages):
     assert re.search(REFUSED[i][1], messages[i])

@@ -282,6 +282,7 @@ POINTS = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("case", POINTS)
 def test_wrong_for_an_estimate(case):
     arguments, words = POINTS[case]
@@ -364,6 +365,7 @@ UNTYPED = {
 }
 
 
+@pytest.mark.slow
 def test_wrong_kinds_of_input():
     program = """
         import json, sys

@@ -62,6 +62,7 @@ def test_a_static_argument_and_a_derivative():
     np.testing.assert_array_equal(jax.vmap(lambda x: function(x, 2))(jnp.arange(3.0)), [0.0, 1.0, 4.0])
 
 
+@pytest.mark.slow
 def test_clear_caches_forgets_and_all_works_as_before():
     before = gz.estimate("gpt2", CHIP).latency
     assert len(caches._KEPT) > 0
@@ -80,6 +81,7 @@ def test_round_lengths(digits):
         assert len(bin(found)[2:].rstrip("0")) <= digits
 
 
+@pytest.mark.slow
 def test_lengths_that_are_rounded_up_give_the_numbers_of_each_point():
     """A point of a sweep beside the same point alone, which has no axes."""
     asked: dict = {"stage": "decode", "figures": ["latency", "energy"], "progress": False}
@@ -116,6 +118,7 @@ LENGTHS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [2, 5000])
 def test_two_hundred_lengths_of_an_axis_keep_less_than_50_MB(first):
     environment = {**os.environ, "PYTHONPATH": str(Path(gz.__file__).parent.parent)}

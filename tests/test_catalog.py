@@ -121,6 +121,7 @@ def test_names_and_aliases_are_unique_whatever_their_case(kind):
     assert len(spellings) == len(set(spellings))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_alias_finds_its_entry_in_any_case(kind):
     listing, find = KINDS[kind]

@@ -79,6 +79,7 @@ def test_a_name_has_the_formats_of_its_checkpoint(name):
     assert gz.load(name)[1].name == NAMES[name]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -95,6 +96,7 @@ def test_a_name_that_does_not_say_the_formats_is_refused(name, words):
     assert gz.estimate(name, "H200", precision="fp8").feasible
 
 
+@pytest.mark.slow
 def test_all_formats_of_the_catalogue_are_read():
     for name in gz.models():
         notes = gz.catalog.about("model", name).notes
@@ -104,6 +106,7 @@ def test_all_formats_of_the_catalogue_are_read():
             assert model.label.formats == notes.get("checkpoints", {}).get(checkpoint, notes.get("precision"))
 
 
+@pytest.mark.slow
 def test_estimates_have_the_formats_of_the_checkpoint(quantized):
     """A DeepSeek-R1 of 671 GB fits on eight H200 of 141 GB, which it does not in 16 bits."""
     spread = gz.Parallelism(tp=8)
@@ -117,6 +120,7 @@ def test_estimates_have_the_formats_of_the_checkpoint(quantized):
     assert float(gz.estimate(changed, "H200", parallelism=spread).memory) == float(own.memory)
 
 
+@pytest.mark.slow
 def test_models_of_a_sweep_have_their_own_formats():
     names = {"llama-3.1-8b": "bf16", "gpt-oss-20b": "bf16/experts=mxfp4", "deepseek-v3": BLOCKS}
     chip, spread = gz.platform("B200"), gz.Parallelism(tp=gz.axis([1, 8]))
@@ -133,11 +137,13 @@ def test_models_of_a_sweep_have_their_own_formats():
     assert alike.attrs["precision_name"] == BLOCKS
 
 
+@pytest.mark.slow
 def test_search_has_the_formats_of_the_checkpoint():
     found = gz.search("gpt-oss-20b", "H100-SXM", gz.Workload(8, 512, 64), chips=1, progress=False)
     assert set(found.dataset.precision.values) == {"bf16/experts=mxfp4"}
 
 
+@pytest.mark.slow
 def test_commands_have_the_formats_of_the_checkpoint(quantized):
     def run(*options):
         done = CliRunner().invoke(app, [*options, "--json"])
@@ -187,6 +193,7 @@ SIZES = {  # bytes of the files of weights as published
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_bytes_of_weights_are_those_of_the_published_files(name):
     model, precision = gz.load(name)

@@ -92,6 +92,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_of_help_run(example, folder):
     result = _run(*shlex.split(example)[1:])
@@ -191,6 +192,7 @@ def test_estimate_prints_a_table():
     assert " ms " in result.stdout
 
 
+@pytest.mark.slow
 def test_figures_that_are_not_there_are_null_or_a_dash():
     result = _run("estimate", *POINT, "--json")
     found = json.loads(result.stdout)["figures"]
@@ -251,6 +253,7 @@ def test_chunks_and_speculation_choose_the_stage():
     assert [float(asked.case.speculation.tokens), float(asked.case.speculation.acceptance)] == [6, 0.5]
 
 
+@pytest.mark.slow
 def test_operators_and_breakdown_add_up():
     args = ("estimate", "-m", "llama-3.1-8b", "-p", "H100-SXM", "--stage", "decode", "--operators", "--breakdown")
     found = json.loads(_run(*args, "--json").stdout)
@@ -301,6 +304,7 @@ def test_sweep_into_a_store_goes_on_with_it(folder):
     assert {path: path.stat().st_mtime_ns for path in Path("big.zarr").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_large_store_does_not_read_it(monkeypatch):
     chip = gz.platform("H100-SXM").replace(mem_bw=gz.axis([1e12, 2e12]))
     dataset = gz.sweep("gpt2", chip, figures=["reason", "feasible", "tpot"])
@@ -310,6 +314,7 @@ def test_the_summary_of_a_large_store_does_not_read_it(monkeypatch):
     assert (found["points"], found["points_per_second"], "best" in found) == (2, 1.0, False)
 
 
+@pytest.mark.slow
 def test_sweep_prints_a_summary():
     lists = ("-m", "llama-3.1-8b,mixtral-8x7b", "-p", "H100-SXM", "-p", "B200", "--precision", "bf16,fp8")
     axes = ("--axis", "flops=1e15,2e15@chip", "--axis", "link_bw=300GB/s,600GB/s@chip", "--axis", "batch=1:4:9:log")
@@ -366,6 +371,7 @@ def test_axes_are_read(values, whole, expected, dims):
 # --------------------------------------------------------------------------------------------------------- parity
 
 
+@pytest.mark.slow
 def test_parity_passes_and_writes_predictions(folder, table):
     result = _run("parity", "cases.csv", "--models", "models.json", "--out", "predicted.csv")
     assert result.exit_code == 0, result.stdout
@@ -541,6 +547,7 @@ BAD = [
 ]
 
 
+@pytest.mark.first(44)
 @pytest.mark.parametrize(("args", "word"), BAD, ids=[" ".join(args) or "unknown" for args, _ in BAD])
 def test_bad_input_is_one_line(args, word, folder):
     result = _run(*(args or (word,)))
@@ -575,6 +582,7 @@ def test_other_exceptions_keep_their_traceback(monkeypatch):
         _run("estimate", *EIGHT)
 
 
+@pytest.mark.slow
 def test_installed_script():
     script = Path(sys.executable).with_name("genz-jax")
     good = subprocess.run([script, "platforms", "H100-SXM", "--json"], capture_output=True, text=True, check=False)
@@ -586,6 +594,7 @@ def test_installed_script():
     assert bad.stderr.startswith("error: PATTERN = 'nothing'")
 
 
+@pytest.mark.slow
 def test_what_an_engine_sets_aside_is_that_of_the_library():
     options = ["--stage", "memory", "--max-num-seqs", "1024", "--max-num-batched-tokens", "2048", "--json"]
     found = json.loads(_run("estimate", "-m", "llama-3.1-8b", "-p", "H100-SXM", *options).stdout)["figures"]

@@ -33,6 +33,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "args",
     [["platforms", "--json"], ["--help"], *(pytest.param([one], marks=SLOW) for one in ("platforms", "--version"))],
@@ -45,6 +46,7 @@ def test_a_full_device_is_told_in_one_line(args):
     assert errors == "error: the standard output cannot be written (No space left on device)\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args", [["models"], pytest.param(["models", "--json"], marks=SLOW), pytest.param(["--help"], marks=SLOW)]
 )
@@ -64,6 +66,7 @@ def test_a_closed_output_is_told_in_one_line():
     assert (ended.returncode, ended.stderr) == (1, "error: the standard output is closed\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -15,6 +15,7 @@ def _run(*args: str) -> Result:
     return CliRunner().invoke(app, list(args), catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_require_is_that_of_the_library():
     result = _run("require", "mem_bw", *POINT, "--batch", "4", "--slo", "tpot=1ms,2ms", "--slo", "ttft=100ms", "--json")
     assert result.exit_code == 0, result.stderr
@@ -32,11 +33,13 @@ def test_require_says_why_not():
     assert "cannot: bound by the matrix units" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_require_ends_with_1_where_nothing_meets_the_objective(form):
     assert _run("require", "mem_bw", *POINT, "--slo", "tpot=1ns", *form).exit_code == 1
 
 
+@pytest.mark.slow
 def test_sensitivity_is_that_of_the_library():
     result = _run("sensitivity", *POINT, "--stage", "decode", "--json", "--top", "3")
     assert result.exit_code == 0, result.stderr
@@ -48,6 +51,7 @@ def test_sensitivity_is_that_of_the_library():
     assert sum(point["shares"].values()) == pytest.approx(1.0)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("args", "words"),
     [

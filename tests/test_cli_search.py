@@ -57,6 +57,7 @@ def test_the_table_shows_the_best_and_the_smallest(tmp_path, monkeypatch):
     assert (tmp_path / "size.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_several_precisions_and_changes_of_a_spec():
     found = json.loads(run(f"{ASK} --precision fp8,bf16 --set mem_bw='6 TB/s' --cp all --json").stdout)
     chip = gz.platform("H100-SXM").replace(mem_bw="6 TB/s")
@@ -67,6 +68,7 @@ def test_several_precisions_and_changes_of_a_spec():
     assert found["best"][0]["figures"]["tpot"]["value"] == pytest.approx(float(expected.best.tpot))
 
 
+@pytest.mark.slow
 def test_where_nothing_runs_it_says_what_would():
     shown = run("search -m llama-3.1-405b -p H100-SXM --chips 2 --batch 1 --precision fp8")
     assert shown.exit_code == 1
@@ -74,6 +76,7 @@ def test_where_nothing_runs_it_says_what_would():
     assert "does_not_fit" in shown.stdout
 
 
+@pytest.mark.slow
 def test_where_nothing_meets_the_limits_the_status_is_1_and_the_limit_is_told():
     shown = run(f"{ASK} --slo tpot=1us --slo ttft=100s")
     assert shown.exit_code == 1

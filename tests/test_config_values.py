@@ -50,6 +50,7 @@ def refused(tmp_path, values, *words):
         assert word in message
 
 
+@pytest.mark.first(44)
 @pytest.mark.parametrize(
     ("values", "key", "value"),
     [

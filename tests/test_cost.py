@@ -160,6 +160,7 @@ def test_smooth_maxima_approach_the_exact_ones_from_above():
     assert worst[2] < 1e-3
 
 
+@pytest.mark.slow
 def test_cost_per_million_tokens_is_cost_over_tokens():
     result, found = gz.estimate("llama-3.1-8b", "H100-SXM", gz.Workload(batch=16)), gz.cost("H100-SXM")
     expected = float(found.cost_per_hour) / (float(result.throughput) * 3600) * 1e6

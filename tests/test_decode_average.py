@@ -45,6 +45,7 @@ CASES = {f"window {w}": windowed(w) for w in WINDOWS} | {f"selection of {w}": se
 CASES |= {name: gz.model(name) for name in ("llama-3.1-8b", "deepseek-v3", "jamba-1.5-mini", "qwen3.5-27b")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "beams", "fused"),
     [(name, 3, True) for name in CASES] + [(f"window {w}", 1, False) for w in (17, 63)] + [("window 17", 1, True)],
@@ -59,6 +60,7 @@ def test_the_mean_is_that_of_every_position(name: str, beams: int, fused: bool):
             assert value == pytest.approx(every[figure], rel=1e-12), figure
 
 
+@pytest.mark.slow
 def test_attention_that_turns_compute_bound_on_the_way_is_averaged_exactly():
     # Between two rates all of decode attention goes from one side of the roofline to the other; near the edge it does
     # so within one request, where the maximum of means is too small.

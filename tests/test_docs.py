@@ -21,7 +21,7 @@ def examples(page: str) -> list[str]:
 SHOWN = PUBLIC | {"layers": gz.layers, "results": gz.results, "about": gz.catalog.about}
 FINDER = doctest.DocTestFinder(recurse=False)
 EXAMPLES = {test.name: test for name, value in SHOWN.items() for test in FINDER.find(value, name) if test.examples}
-SLOW = ("tune",)
+SLOW = ("tune", "search", "require", "gradients", "sensitivity", "fit", "open_store")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in EXAMPLES])
@@ -32,6 +32,7 @@ def test_examples_of_docstrings_run(name):
     assert failed == 0, "".join(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_of_pages_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -212,6 +212,7 @@ def test_an_encoder_sees_all_of_a_sequence():
     assert float(both.flop_count - causal.flop_count) == pytest.approx(more, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_encoding_is_prefill_without_the_head():
     whole = gz.estimate("llama-3.1-8b", "H100-SXM", gz.Workload(4, 300, 1), stage="prefill", operators=True)
     found = encoded("llama-3.1-8b", gz.Workload(4, 300, 1), operators=True)
@@ -223,6 +224,7 @@ def test_encoding_is_prefill_without_the_head():
     assert float(found.latency) < float(whole.latency)
 
 
+@pytest.mark.slow
 def test_a_pass_takes_whole_sequences():
     one = encoded("bert-base", gz.Workload(1, 300, 1))
     # 2,000 tokens hold six sequences of 300: ten take two passes, of six and of four.
@@ -235,6 +237,7 @@ def test_a_pass_takes_whole_sequences():
     assert float(alone.latency) == pytest.approx(3 * float(one.latency), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_grid_is_its_points_and_more_bandwidth_is_never_slower(name: str):
     chip = gz.platform("H100-SXM").replace(mem_bw=gz.axis([1e12, 2e12, 4e12]))
@@ -250,6 +253,7 @@ def figure(result: Any) -> Any:
     return result.latency
 
 
+@pytest.mark.slow
 def test_compiled_is_not_compiled_and_slopes_are_differences():
     case = make_case(gz.model("modernbert-base"), workload=LOAD, engine=gz.Engine(2000))
     question = Question("encode", gz.Assumptions(), ("latency",))
@@ -265,6 +269,7 @@ def test_compiled_is_not_compiled_and_slopes_are_differences():
     assert float(jax.grad(latency)(at)) == pytest.approx(slope, rel=1e-4)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_weights_are_all_parameters_and_tokens_follow_sequences(name: str):
     found = encoded(name)
@@ -274,6 +279,7 @@ def test_weights_are_all_parameters_and_tokens_follow_sequences(name: str):
     assert float(found.memory) == pytest.approx(float(found.weights + found.activations), rel=1e-6)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_single_precision_and_one_rank_change_nothing(name: str):
     question = Question("encode", gz.Assumptions(), ("latency", "memory", "energy"))
@@ -328,6 +334,7 @@ def test_only_the_prompt_counts_for_the_context_limit(recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.slow
 def test_a_list_with_others_has_the_reason():
     found = gz.sweep(["bge-m3", "llama-3.1-8b"], "H100-SXM", progress=False)
     assert gz.words(found.reason).values.tolist() == ["no_head", "feasible"]
@@ -338,6 +345,7 @@ def test_a_list_with_others_has_the_reason():
         )
 
 
+@pytest.mark.slow
 def test_the_command_encodes():
     shown = CliRunner().invoke(app, ["estimate", "-m", "bge-m3", "-p", "L40S", "--stage", "encode", "--json"])
     assert shown.exit_code == 0

@@ -25,6 +25,7 @@ def test_defaults_are_what_the_docstring_says():
         np.testing.assert_array_equal(value, full.figures()[name][0])
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("stage", "kind"),
     [
@@ -93,6 +94,7 @@ def test_jit_gives_the_same():
         assert float(jax.jit(latency)(bandwidth)) == pytest.approx(float(latency(bandwidth)), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_vmap_is_many_points():
     bandwidths = jnp.geomspace(1e11, 1e13, 5)
     together = jax.vmap(latency)(bandwidths)
@@ -115,6 +117,7 @@ def test_gradients_of_every_hardware_number_are_finite():
     assert slope.network[0].latency > 0
 
 
+@pytest.mark.slow
 def test_an_infeasible_point_has_no_gradient_that_is_nan_elsewhere():
     def both(x: jax.Array) -> jax.Array:
         small = gz.estimate("gpt2", CHIP.replace(mem_bw=x, mem_capacity=1e6), stage="decode").latency

@@ -147,6 +147,7 @@ def test_layers_are_of_the_kinds_that_the_papers_say(tmp_path):
     assert count(imported(tmp_path, wrapped)) == count(imported(tmp_path, {"model_type": "ministral3", **SIZED}))
 
 
+@pytest.mark.slow
 def test_a_short_convolution_is_two_projections_and_a_state_of_its_window(tmp_path):
     lfm = imported(tmp_path, PUBLISHED["LiquidAI/LFM2-1.2B"][1])
     tokens, batch, width = 500, 3, 2048

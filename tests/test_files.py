@@ -31,6 +31,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.nc", "out.zarr"])
 def test_a_file_holds_the_same(ds, tmp_path, name):
     path = tmp_path / name
@@ -102,6 +103,7 @@ def test_a_netcdf_file_is_the_same_however_it_is_made(ds, tmp_path, monkeypatch,
     assert (tmp_path / "out.nc").stat().st_size < 10**6
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["out.nc", "out.zarr"])
 @pytest.mark.parametrize("size", [0, 10**9])
 def test_a_file_size_limit_is_told_in_one_line_and_leaves_nothing(tmp_path, name, size):
@@ -229,6 +231,7 @@ def test_a_target_is_checked_before_any_work(tmp_path, path, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_files_open_without_this_package(ds, tmp_path):
     gz.save(ds, str(tmp_path / "out.nc"))
     gz.save(ds, str(tmp_path / "out.zarr"))

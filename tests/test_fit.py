@@ -17,6 +17,7 @@ def feasible(model: str, load: gz.Workload, *rest, **options) -> bool:
     return bool(gz.estimate(model, "H100-SXM", load, *rest, stage="memory", **options).feasible)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "spread", "engine"),
     [
@@ -47,6 +48,7 @@ def test_tokens_are_the_bytes_that_are_left_over_those_of_a_token():
     assert found.capacity == float(gz.platform("H100-SXM").mem_capacity)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "batch"), [("llama-3.1-70b", 1), ("mixtral-8x7b", 2), ("llama-3.1-70b", 100)])
 def test_no_deployment_on_fewer_devices_fits(model: str, batch: int):
     load = LOAD.replace(batch=batch)
@@ -76,6 +78,7 @@ def run(*args: str):
     return CliRunner().invoke(app, [*args])
 
 
+@pytest.mark.slow
 def test_estimate_tells_what_fits_and_ends_with_1_where_nothing_does():
     good = run("estimate", "-m", "llama-3.1-8b", "-p", "H100-SXM", "--batch", "32")
     assert good.exit_code == 0
@@ -96,6 +99,7 @@ def test_estimate_tells_what_fits_and_ends_with_1_where_nothing_does():
 # ---------------------------------------------------------------------------------------------- longest context
 
 
+@pytest.mark.slow
 def test_a_context_beyond_the_models_maximum_is_told(tmp_path):
     # Llama 3.1 was made for 131,072 tokens (its config's max_position_embeddings).
     with pytest.warns(gz.ContextWarning, match=r"context of 131,073 tokens: llama-3.1-8b was made for 131,072"):
@@ -136,6 +140,7 @@ def test_the_maximum_of_a_config_is_the_one_that_engines_take(tmp_path, keys, ma
 # ---------------------------------------------------------------------------------- the largest batch of a search
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
 )
@@ -155,6 +160,7 @@ def test_a_search_tries_the_largest_batch_that_meets_the_limits(seed: int):
         assert int(found.dataset.batch[same & found.dataset.meets_slo].max()) == best
 
 
+@pytest.mark.slow
 def test_every_stage_has_tokens_per_device_and_a_price():
     for stage, tokens in (("prefill", 700), ("decode", 1)):
         found = gz.search("llama-3.1-8b", "H100-SXM", gz.Workload(1, 700, 60), chips=2, stage=stage, cost=3.6,
@@ -166,6 +172,7 @@ def test_every_stage_has_tokens_per_device_and_a_price():
         np.testing.assert_allclose(free.dataset.cost_per_hour, 2 * float(gz.cost("H800").cost_per_hour))
 
 
+@pytest.mark.slow
 def test_a_search_that_finds_nothing_ends_with_1_and_names_the_limit():
     common = ["search", "-m", "llama-3.1-8b", "-p", "H100-SXM", "--chips", "1", "--batch", "8"]
     missed = run(*common, "--slo", "tpot=1ms", "--slo", "ttft=100s")

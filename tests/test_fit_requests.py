@@ -21,6 +21,7 @@ def case(seed: int):
     return str(rng.choice(MODELS)), str(rng.choice(PLATFORMS)), load, gz.Parallelism(tp, 1, pp, dp=dp)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [*range(6), *(pytest.param(i, marks=pytest.mark.slow) for i in range(6, 40))])
 def test_as_many_requests_run_as_are_said_to_fit_and_not_one_more(seed: int):
     model, platform, load, spread = case(seed)
@@ -39,6 +40,7 @@ def test_as_many_requests_run_as_are_said_to_fit_and_not_one_more(seed: int):
     assert found.kv_tokens == pytest.approx(found.concurrency * length, abs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(i, marks=pytest.mark.slow) for i in range(3, 12))])
 def test_the_fewest_devices_are_those_of_a_scan_by_hand(seed: int):
     rng = np.random.default_rng(seed)
@@ -61,6 +63,7 @@ def test_the_fewest_devices_are_those_of_a_scan_by_hand(seed: int):
     assert found.least_devices == devices
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("stage", ["request", "prefill", "decode"])
 def test_the_status_of_estimate_says_whether_it_runs(stage: str):
     def run(*args: str):

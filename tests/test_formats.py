@@ -97,6 +97,7 @@ def operators(precision: gz.Precision, model="mixtral-8x7b", stage="prefill", **
     }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("tensor", "figure", "format", "ratio"),
     [
@@ -162,6 +163,7 @@ def test_a_format_that_is_lacking_runs_at_the_nearest_wider_one(asked: str):
     assert float(relative) == pytest.approx(there[runs] / 100.0, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_result_says_which_format_it_ran_at():
     for stage in ("request", "decode", "prefill"):
         said = gz.estimate("llama-3.1-8b", "A100-SXM-80GB", precision="fp8", stage=stage).words("compute_format_code")

@@ -103,6 +103,7 @@ QUICK = ("request, genz", "chunked, genz", "speculative_prefill")
 MARKED = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in sorted(QUESTIONS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MARKED)
 def test_gradients_are_those_of_differences(name: str):
     question = QUESTIONS[name]
@@ -140,6 +141,7 @@ def agreeing(case: Case, question: Question) -> set[str]:
     return {path for path, slope in zip(paths(case.platform), np.abs(ours).max(axis=(0, 2)), strict=True) if slope > 0}
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", MARKED)
 def test_gradients_are_finite_where_points_do_not_run(name: str):
     question = QUESTIONS[name]
@@ -180,6 +182,7 @@ def edges(question: Question) -> list[tuple[str, Case]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("request", marks=pytest.mark.slow), "request, smooth", "chunked, genz"])
 def test_gradients_are_finite_at_edges(name: str):
     question = QUESTIONS[name]
@@ -192,6 +195,7 @@ def test_gradients_are_finite_at_edges(name: str):
     assert np.isfinite(rows).any()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("physics", [DEFAULT, SMOOTH], ids=["exact", "smooth"])
 def test_gradient_at_a_balanced_operator(physics: Assumptions):
     # A platform on which the head of the model takes as long for its FLOPs as for its bytes.
@@ -222,6 +226,7 @@ def test_gradient_through_estimate():
     assert slope < 0
 
 
+@pytest.mark.slow
 def test_gradient_of_a_sum_is_the_sum_over_points():
     # jax.grad of one point agrees with the backward pass over all points that the other tests use.
     question = Question("decode", DEFAULT, ("latency",))

@@ -268,6 +268,7 @@ def test_experts_may_differ_from_all_other_layers(tmp_path):
     assert checkpoints.precision_text(file) == "fp8-fp8-bf16/experts=nvfp4-nvfp4/embedding=bf16"
 
 
+@pytest.mark.slow
 def test_mixed_quantization_asks_for_a_precision(tmp_path):
     file = write(tmp_path, LLAMA)
     write(tmp_path, {"quantization": {"quant_algo": "MIXED_PRECISION"}}, "hf_quant_config.json")

@@ -46,6 +46,7 @@ def ureg() -> pint.UnitRegistry:
     return registry
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["ds", "details"])
 def test_every_variable_and_coordinate_says_what_it_is(which, ureg, request):
     dataset = request.getfixturevalue(which)
@@ -123,6 +124,7 @@ def test_the_case_of_the_attributes_has_every_number(ds):
     assert case["precision"]["weights"] == 2
 
 
+@pytest.mark.slow
 def test_the_draft_is_in_the_attributes():
     speculation = gz.Speculation(gz.model("opt-125m"), gz.axis([2, 4]), 0.8)
     result = gz.sweep(
@@ -157,6 +159,7 @@ def test_dimensions_are_in_the_order_of_the_fields(ds):
     assert ds.prefill_breakdown.dims[-1] == "component"
 
 
+@pytest.mark.slow
 def test_axes_of_one_value_keep_their_dimension_where_it_matters():
     platform = CHIP.replace(mem_bw=gz.axis(["2 TB/s"]))
     one = gz.sweep("gpt2", platform, gz.Workload(batch=gz.axis([4])), gz.Parallelism(tp=gz.axis([1])), **QUICK)
@@ -176,6 +179,7 @@ def test_no_axes_make_a_point():
     assert float(point.latency) > 0
 
 
+@pytest.mark.slow
 def test_zipped_axes_share_a_dimension_and_crossed_ones_do_not():
     bandwidths, rates = [1e12, 2e12, 3e12], [1e14, 2e14, 3e14]
     figures = {"figures": ["latency"], **QUICK}
@@ -198,6 +202,7 @@ def test_zipped_axes_of_like_named_fields_both_have_a_coordinate():
     assert sorted(values) == [[5, 11], [6, 12]]
 
 
+@pytest.mark.slow
 def test_an_axis_zipped_with_a_list():
     chips = ["H100-SXM", "H200", "MI300X"]
     batches = gz.axis([1, 2, 4], dim="platform")
@@ -209,6 +214,7 @@ def test_an_axis_zipped_with_a_list():
         assert float(found.latency.sel(platform=chip)) == pytest.approx(float(alone.latency), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_labelled_array_brings_its_dimensions_and_labels():
     bandwidth = xr.DataArray(
         np.arange(1.0, 7.0).reshape(2, 3),

@@ -25,6 +25,7 @@ def computed(monkeypatch) -> list:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [CHUNKS, None])
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_a_lazy_sweep_is_that_in_memory(chunks, scheduler):
@@ -55,6 +56,7 @@ def test_reductions_are_those_of_the_whole():
     xr.testing.assert_allclose(lazy.latency.mean().compute(), whole.latency.mean(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_large_grid_takes_no_memory_until_it_is_used():
     chip = gz.platform("H100-SXM").replace(
         mem_bw=gz.geomspace(1e11, 1e13, 10**5), flops=gz.geomspace(1e13, 1e16, 10**4)

@@ -17,6 +17,7 @@ def memory(model, workload, capacity="80 GB", assumptions=DEFAULT, spread=None):
     return {name: np.asarray(value) for name, value in once(case, Question("memory", assumptions)).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "published"),
     [
@@ -33,6 +34,7 @@ def test_the_cache_of_one_token_more_is_the_published(name: str, published: int)
     assert float(found["kv_cache_per_token"]) == pytest.approx(published, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_dense_model_are_those_of_its_sizes():
     # Llama 3.1 8B, one H100: the widest operator of prefill is the activation of the gated FFN, 2 · 14,336 in and
     # 14,336 out, beside the residual stream, its sum and its norm of 4,096. Four sequences are sampled from later, at
@@ -48,17 +50,20 @@ def test_the_parts_of_a_dense_model_are_those_of_its_sizes():
     assert float(found["free"]) == pytest.approx(72e9 - 0.3 * 2**30 - parts, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_collective_has_a_buffer_to_send_and_one_to_receive():
     found = memory("llama-3.1-8b", gz.Workload(2, 512, 16), spread={"tp": 4})
     assert float(found["buffers"]) == 2 * 2 * 512 * 4096 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "held"), [(1, 1001), (16, 1008), (64, 1024), (1000, 2000)])
 def test_sequences_are_held_in_whole_blocks(block: int, held: int):
     found = memory("llama-3.1-8b", gz.Workload(3, 991, 10), assumptions=DEFAULT.replace(cache_block=block))
     assert float(found["kv_cache"]) == 3 * held * 131_072
 
 
+@pytest.mark.slow
 def test_the_stage_and_the_request_need_the_same():
     workload = gz.Workload(8, 3000, 200)
     spreads = {"gemma-3-27b": {"tp": 2}, "mixtral-8x7b": {"tp": 2, "ep": 4}, "deepseek-v3": {"tp": 8, "pp": 2}}
@@ -93,6 +98,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "spread"), PLACES)
 def test_the_largest_batch_fits_and_one_more_does_not(name: str, spread: dict[str, int]):
     def at(batch):
@@ -106,6 +112,7 @@ def test_the_largest_batch_fits_and_one_more_does_not(name: str, spread: dict[st
     assert free[1] < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "spread"), PLACES)
 @pytest.mark.parametrize("capacity", ["141 GB", pytest.param("100 GB", marks=pytest.mark.slow)])
 def test_the_longest_context_fits_and_one_token_more_does_not(name: str, spread: dict[str, int], capacity: str):
@@ -123,6 +130,7 @@ def test_the_longest_context_fits_and_one_token_more_does_not(name: str, spread:
     assert free[1] < 0
 
 
+@pytest.mark.slow
 def test_what_fits_is_one_axis_among_others():
     chip = gz.platform("H100-SXM").replace(mem_capacity=gz.linspace("40 GB", "288 GB", 7))
     spread = gz.Parallelism(tp=gz.axis([1, 2, 4, 8]))

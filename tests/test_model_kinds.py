@@ -46,6 +46,7 @@ def test_layers_that_read_anothers_keys_cache_none():
     assert kv_cache("gemma-4-e2b", tokens) == expected
 
 
+@pytest.mark.slow
 def test_lightning_attention_and_kimi_delta_attention_have_constant_states():
     first, second = (kv_cache("minimax-text-01", tokens) for tokens in (1024, 2048))
     assert second - first == 1024 * 10 * 2 * 8 * 128 * 2
@@ -62,6 +63,7 @@ def step_of(segment: Segment) -> Step:
     return Step("decode", 1.0, 1.0, embedded=1.0, sampled=1.0, states=1.0, segments=(segment,))
 
 
+@pytest.mark.first(33)
 @pytest.mark.parametrize(("rate", "top_k"), list(itertools.product([1, 3, 4, 128], [None, 2, 7, 1000])))
 @pytest.mark.parametrize(("past", "queries"), [(0, 1), (0, 50), (13, 40), (500, 300)])
 def test_pairs_of_compressed_entries(rate, top_k, past, queries):
@@ -94,6 +96,7 @@ def test_blocks_of_keys_with_the_newest_half_full(blocks, block):
 # ------------------------------------------------------------------------------------------- models as a whole
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", NEW)
 def test_weights_in_memory_are_the_parameters(name):
     """On one device in a format of one byte, the engine stores each parameter once."""
@@ -102,6 +105,7 @@ def test_weights_in_memory_are_the_parameters(name):
     assert float(stored.weights) == pytest.approx(float(gz.parameter_count(name).total), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_together_as_alone():
     """A list of models is one computation in which each keeps its figures."""
     names = ["llama-3.1-8b", *NEW, "deepseek-v3", "deepseek-v3.2", "nemotron-3-super-120b-a12b"]
@@ -127,6 +131,7 @@ def test_counts_of_a_list_are_those_of_each():
         assert float(gz.parameter_count(take(stacked, np.array(i))).active) == float(alone.active)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NEW, "mimo-v2-flash", "step-3.7-flash", "llama-3.3-nemotron-super-49b"])
 def test_sharding_divides_the_work(name):
     """Two devices do half of the work each, and what is replicated: compressors, latents, small projections."""
@@ -136,6 +141,7 @@ def test_sharding_divides_the_work(name):
     assert 0.5 <= float(two.compute_time / one.compute_time) < 0.75
 
 
+@pytest.mark.slow
 def test_heads_that_do_not_divide_are_named():
     with pytest.raises(ValueError, match=r"tp·ep = 7: must divide compressed_attention\.heads = 64"):
         gz.estimate("deepseek-v4-flash", "B200", parallelism=gz.Parallelism(tp=7))

@@ -134,6 +134,7 @@ def found(find, spelling: str, entry: str) -> bool:
         return "may be" in str(error) and entry in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["model", "platform"])
 def test_no_spelling_of_the_catalogue_is_ambiguous_or_anothers(what):
     find = {"model": gz.model, "platform": gz.platform}[what]

@@ -104,6 +104,7 @@ def levels_of(parts: list[int], stride: int) -> list[Level]:
     return [(int(size), 4e11 / 3**i, 1e-6 * (i + 1)) for i, size in enumerate(sizes)]
 
 
+@pytest.mark.slow
 @given(hierarchies(), st.sampled_from([1e3, 1e6, 3.7e9]))
 def test_reductions_and_gathers_take_the_time_of_their_steps(shape: tuple[list[int], int], nbytes: float):
     parts, stride = shape
@@ -252,6 +253,7 @@ def test_two_switches_take_the_hops_of_both():
     assert ours("all_reduce", 1e6, 8, platform) == pytest.approx(2 * 1e-6, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_genz_knows_rings_alone():
     chip = gz.platform("H100-SXM")
     rings = chip.replace(**{f"network.{i}.topology": "ring" for i in range(len(chip.network))})
@@ -262,6 +264,7 @@ def test_genz_knows_rings_alone():
     assert ours_[0] < ours_[1]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["GB200", "H100-SXM", "MI300X"])
 def test_more_tensor_parallel_ranks_are_not_slower_on_a_switch(name):
     chip = gz.platform(name).replace(mem_capacity="1 TB")
@@ -270,6 +273,7 @@ def test_more_tensor_parallel_ranks_are_not_slower_on_a_switch(name):
     assert (np.diff(ds.tpot.values) < 0).all()
 
 
+@pytest.mark.slow
 def test_topologies_are_an_axis_and_mix_in_a_list():
     level = gz.specs.NetworkLevel(8, "450 GB/s", "1 us", gz.axis([0, 1]))
     chip = gz.platform("H100-SXM").replace(network=(level,))

@@ -30,6 +30,7 @@ def close(a, b, rtol: float = 1e-12):
 # -------------------------------------------------------------------------------------------------- data parallelism
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("replicas", [2, 3, 16])
 def test_replicas_are_as_many_systems_side_by_side(preset: str, replicas: int):
@@ -61,6 +62,7 @@ def test_every_replica_runs_an_iteration_of_chunked_prefill():
 # ----------------------------------------------------------------------------------------------- context parallelism
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("stage", ["request", "chunked", "speculative_decode"])
 def test_one_rank_is_no_context_parallelism_bit_for_bit(preset: str, stage: str):
@@ -85,6 +87,7 @@ def per_operator(name: str, stage: str, preset: str, cp: int, **changes) -> dict
     return once(case, Question(stage, PRESETS[preset], operators=True))
 
 
+@pytest.mark.first(1)
 @both
 @pytest.mark.parametrize("name", ZOO)
 def test_ranks_share_the_flops_of_a_prompt(name: str, preset: str):
@@ -101,6 +104,7 @@ def test_ranks_share_the_flops_of_a_prompt(name: str, preset: str):
             close(part[key] * (1 if alone else cp), flops, 0.05 if whole_tokens else 1e-12)
 
 
+@pytest.mark.first(1)
 @both
 @pytest.mark.parametrize("name", ATTENTION_ONLY)
 def test_ranks_share_the_cache_and_the_attention_of_decode(name: str, preset: str):
@@ -115,6 +119,7 @@ def test_ranks_share_the_cache_and_the_attention_of_decode(name: str, preset: st
     close(split["kv_cache"] * 4, prompt["kv_cache"])
 
 
+@pytest.mark.slow
 @both
 def test_more_ranks_never_need_more_memory(preset: str):
     sizes = 2.0 ** np.arange(8)
@@ -197,7 +202,8 @@ def test_blocks_and_outputs_that_ranks_send():
     close(found["operator_message_bytes/local_attention.pass_keys"], float(part.layers) * sent)
 
 
-@settings(max_examples=10)
+@pytest.mark.slow
+@settings(max_examples=settings.default.max_examples // 10)
 @given(seed=st.integers(0, 2**16))
 def test_gradients_with_context_parallelism_are_finite(seed: int):
     rng = np.random.default_rng(seed)
@@ -218,6 +224,7 @@ def test_gradients_with_context_parallelism_are_finite(seed: int):
 # ------------------------------------------------------------------------------------------------ expert parallelism
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("tp", "ep"), [(1, 8), (2, 4), (4, 2)])
 def test_ranks_dispatch_their_own_tokens_and_gather_the_results(tp: int, ep: int):
     load = gz.Workload(2, 512, 16)
@@ -251,6 +258,7 @@ def test_the_messages_of_large_expert_parallelism_do_not_grow():
         close(many, few / 4)
 
 
+@pytest.mark.slow
 def test_the_command_line_has_replicas_and_context_parallelism():
     import json
 

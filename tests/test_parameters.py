@@ -50,6 +50,7 @@ def test_rounded_counts(name):
         assert float(counted.active) == pytest.approx(active, rel=tolerance)
 
 
+@pytest.mark.first(44)
 @pytest.mark.parametrize("name", gz.models())
 def test_exact_statements_of_the_catalogue(name):
     stated = gz.catalog.about("model", name).notes.get("parameters")
@@ -61,6 +62,7 @@ def test_exact_statements_of_the_catalogue(name):
     assert float(gz.parameter_count(name).total) + corrections == stated
 
 
+@pytest.mark.slow
 def test_parts_add_up_and_active_is_a_part():
     counted = gz.parameter_count(gz.stack([gz.model(name) for name in gz.models()]))
     parts = ("attention", "ssm", "ffn", "experts", "router", "embedding", "head", "norms", "other")
@@ -77,6 +79,7 @@ def test_counts_are_differentiable_and_broadcast():
     assert float(slope) == 2 * 4096  # embedding and head
 
 
+@pytest.mark.slow
 def test_weights_in_memory_are_the_parameters():
     """On one device in a format of one byte, the engine stores each parameter once."""
     for name in ("llama-3.1-8b", "qwen2.5-7b", "gemma-2-9b", "gpt-oss-20b", "gpt2", "mamba-2.8b", "mamba2-2.7b"):
@@ -101,6 +104,7 @@ def kv_cache(name: str, tokens: int, precision: str = "bf16") -> float:
     return float(found.kv_cache)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("name", "per_token"),
     [
@@ -113,6 +117,7 @@ def test_kv_bytes_per_token(name, per_token):
     assert kv_cache(name, 4096) - kv_cache(name, 3072) == 1024 * per_token
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("name", "local", "whole", "window", "kv_heads", "head_dim"),
     [("gemma-3-27b", 52, 10, 1024, 16, 128), ("gpt-oss-120b", 18, 18, 128, 8, 64)],

@@ -82,6 +82,7 @@ def test_an_objective_that_depends_on_fewer_dimensions():
     assert front.sizes["point"] == mask.sum()
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("objectives", "words"),
     [

@@ -153,6 +153,7 @@ def our_names(case: dict[str, str], experts: bool) -> dict[Key, str]:
     return names
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("case_id", sorted(CASES))
 def test_every_operator_of_every_case(case_id: str):
     case = CASES[case_id]

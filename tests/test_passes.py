@@ -38,6 +38,7 @@ def explicit(model: str, batch: int, tokens: int, limit: int, tp: int) -> float:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "batch", "tokens", "limit", "tp", "tolerance"),
     [
@@ -58,6 +59,7 @@ def test_passes_take_as_long_as_explicit_ones(model, batch, tokens, limit, tp, t
     assert float(ours.latency) > float(prefill(model, batch, tokens, None, tp).latency)
 
 
+@pytest.mark.slow
 def test_a_prefill_that_fits_a_step_is_one_pass():
     one, same = prefill("llama-3.1-8b", 4, 2048, 8192, 1), prefill("llama-3.1-8b", 4, 2048, None, 1)
     for name, (value, _) in same.figures().items():
@@ -107,6 +109,7 @@ def test_published_physics_knows_no_passes():
         np.testing.assert_array_equal(value, many.figures()[name][0], err_msg=name)
 
 
+@pytest.mark.slow
 def test_larger_steps_are_not_slower():
     ds = gz.sweep(
         "llama-3.1-8b",
@@ -122,7 +125,8 @@ def test_larger_steps_are_not_slower():
     assert (np.diff(ds.activations.values) >= 0).all()
 
 
-@settings(max_examples=25)
+@pytest.mark.slow
+@settings(max_examples=settings.default.max_examples // 4)
 @given(
     batch=st.integers(1, 64),
     prompt=st.integers(1, 60000),
@@ -149,6 +153,7 @@ def test_the_largest_that_fits_fits_and_the_next_does_not(batch, prompt, output,
     assert not bool(memory(batch, max(longest, output) + 1 - output).feasible)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "batch", "output", "capacity", "expected"),
     # Contexts that end within a block of the cache, where activations still grow: by brute force over prompts.
@@ -175,6 +180,7 @@ def test_longest_context_is_exact_where_rounding_decides():
     assert float(gz.estimate("llama-3.1-8b", less, load, stage="memory").longest_context) == 4752
 
 
+@pytest.mark.slow
 def test_inverses_have_slopes():
     def largest(capacity: jax.Array) -> jax.Array:
         chip = CHIP.replace(mem_capacity=capacity)

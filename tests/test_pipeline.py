@@ -26,6 +26,7 @@ def sweep(model: str, stage: str, **options: Any) -> Any:
     return gz.sweep(model, CHIP, load, spread, stage=stage, progress=False, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama-3.1-70b", "gemma-3-12b"])  # the second ties its embedding
 def test_the_fullest_stage_decides_what_is_held(model: str):
     count, layers = gz.parameter_count(model), int(gz.model(model).layers)
@@ -40,6 +41,7 @@ def test_the_fullest_stage_decides_what_is_held(model: str):
         assert float(found.weights.sel(pp=pp)) == pytest.approx(2 * max(held), rel=1e-6), pp
 
 
+@pytest.mark.slow
 def test_published_sizes_of_stages():
     # Llama 3.1 70B in bf16, by hand: 10 layers of 1.711 GB and 2.1 GB of embedding, and so on.
     spread = gz.Parallelism(pp=gz.axis([8, 16, 40]))
@@ -47,6 +49,7 @@ def test_published_sizes_of_stages():
     np.testing.assert_allclose(found.weights.values / 1e9, [19.2, 10.7, 5.52], rtol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_slowest_stage_sets_the_pace():
     layers = 32
     one = gz.estimate("llama-3.1-8b", CHIP, gz.Workload(16, 1000, 24), stage="decode")
@@ -75,6 +78,7 @@ def makespan(times: list[float], stages: int) -> float:
     return free[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["prefill", "encode"])
 @pytest.mark.parametrize(("batch", "micro_batches"), [(16, 1), (17, 1), (23, 1), (15, 1), (34, 2)])
 def test_passes_go_through_the_pipeline_as_jobs_through_a_shop(stage: str, batch: int, micro_batches: int):
@@ -94,6 +98,7 @@ def test_passes_go_through_the_pipeline_as_jobs_through_a_shop(stage: str, batch
     assert passed(batch, pp, micro_batches) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_token_more_is_never_sooner():
     spread = gz.Parallelism(tp=2, pp=4)
     tokens = [8191, 8192, 8193, 8300, 12000, 16384, 16385]
@@ -108,6 +113,7 @@ def test_one_stage_is_the_whole_model():
     assert float(alone.weights) == 2 * 8_030_261_248
 
 
+@pytest.mark.slow
 def test_beams_share_whole_blocks_of_the_prompt():
     prompts, outputs, beams = [1, 5, 12, 16, 17, 31, 40], [1, 2, 16, 17, 100], [1, 2, 4]
     load = gz.Workload(1, gz.axis(prompts), gz.axis(outputs), gz.axis(beams))
@@ -125,6 +131,7 @@ def test_beams_share_whole_blocks_of_the_prompt():
                 assert held[i, j, k] <= held[i, j, 0] + (n - 1) * (own + 1) * 16 + 1e-6
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("model", ["falcon-mamba-7b", "qwen3-next-80b-a3b"])
 def test_nothing_cached_is_as_without_a_cache(model: str):
     plain = gz.estimate(model, CHIP, gz.Workload(4, 1000, 2), stage="prefill")

@@ -17,6 +17,7 @@ def space():
     return gz.sweep(["llama-3.1-8b", "llama-3.1-70b"], chip, gz.Workload(32, 2048, 256), spread, stage="decode")
 
 
+@pytest.mark.slow
 def test_map_has_a_panel_per_combination_and_the_swept_values(space):
     from genz_jax import plots
 
@@ -64,6 +65,7 @@ def test_points_that_do_not_run_are_left_blank():
     assert not np.ma.getmaskarray(mesh).all()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
 def test_files_are_written_whole(space, tmp_path, ending):
     from genz_jax import plots

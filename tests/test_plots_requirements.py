@@ -22,6 +22,7 @@ def helped():
     )
 
 
+@pytest.mark.slow
 def test_curves_of_what_is_needed(needed):
     drawn = plots.requirement(needed, x="slo_tpot")
     (axes,) = drawn.axes
@@ -47,6 +48,7 @@ def test_points_where_no_axis_is_a_number(needed, tmp_path):
     assert (tmp_path / "points.svg").stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_bars_are_the_elasticities(helped, tmp_path):
     drawn = plots.elasticities(helped, path=str(tmp_path / "bars.png"))
     assert [axes.get_title().split(":")[0] for axes in drawn.axes] == ["batch 1", "batch 256"]

@@ -22,6 +22,7 @@ def line(drawn, label: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(one.get_xdata()), np.asarray(one.get_ydata())
 
 
+@pytest.mark.slow
 def test_the_front_is_drawn_and_named(found, tmp_path):
     path = tmp_path / "front.png"
     drawn = plots.front(found, path=str(path))
@@ -75,6 +76,7 @@ def test_the_best_of_each_size_is_the_best_of_each_size(found):
         assert np.isnan(value) if not rows.any() else value == pytest.approx(d.throughput_per_device.values[rows].max())
 
 
+@pytest.mark.slow
 def test_what_cannot_be_drawn(found):
     with pytest.raises(ValueError, match="figure 'speed': must be one of"):
         plots.front(found, y="speed")

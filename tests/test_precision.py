@@ -44,6 +44,7 @@ def texts(draw: st.DrawFn) -> str:
     return "/".join([draw(main), *parts])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(texts())
 def test_the_name_is_a_text_of_the_same_precision(text: str):
@@ -175,6 +176,7 @@ def test_layers_without_formats_of_their_own_follow_the_weights():
     assert base.replace(ffn="nvfp4-nvfp4").replace(ffn="bf16").name == base.name
 
 
+@pytest.mark.slow
 def test_bytes_may_be_numbers_and_axes():
     made = gz.Precision("fp8", ffn=0.55, compute="fp8")
     assert float(made.weight_bytes("ffn")) == 0.55
@@ -194,6 +196,7 @@ def test_bytes_may_be_numbers_and_axes():
     np.testing.assert_allclose(np.diff(swept.weights), [0.5 * ffn, ffn], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lists_of_precisions_are_an_axis_whatever_each_names():
     listed = ["fp8", "bf16/experts=mxfp4", "fp8-fp8-bf16/ffn=nvfp4-nvfp4", "fp8/head=bf16", "fp8/experts=fp8-bf16"]
     stacked = stack([gz.Precision(text) for text in listed])

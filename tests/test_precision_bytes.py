@@ -67,6 +67,7 @@ def test_the_models_have_layers_of_every_kind():
         assert all(parameters(name)[kind] >= 0 for name in MODELS), kind
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_are_the_parameters_of_each_kind_times_the_bytes_of_its_format(name: str):
     formats = {
@@ -89,6 +90,7 @@ def test_weights_are_the_parameters_of_each_kind_times_the_bytes_of_its_format(n
         assert base - other == pytest.approx(moved, rel=1e-9, abs=1), kind
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.2-1b", "deepseek-v3", "jamba-1.5-mini"])
 @pytest.mark.parametrize(
     ("text", "formats"),  # bytes of experts, of embedding and head, of all else
@@ -124,6 +126,7 @@ CHECKPOINTS = {
 }
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_checkpoints_that_keep_some_layers_wider(name: str):
     text, sizes = CHECKPOINTS[name]
@@ -166,6 +169,7 @@ def operators(name: str, texts: Sequence[str], stage: str) -> list[dict[str, dic
     return made
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["deepseek-v3.2", "deepseek-v4-flash", "jamba-1.5-mini", "qwen3-next-80b-a3b"])
 @pytest.mark.parametrize("stage", ["prefill", "decode"])
 def test_a_kind_of_layers_changes_its_own_operators_alone(name: str, stage: str):
@@ -183,6 +187,7 @@ def test_a_kind_of_layers_changes_its_own_operators_alone(name: str, stage: str)
                     assert other[figure][operator] == pytest.approx(ratio * value, rel=1e-12), (kind, figure, operator)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("kind", ["attention", "ffn", "experts", "shared_experts", "head"])
 @pytest.mark.parametrize(("pair", "factor"), [("fp8-fp8", 2.0), ("fp8", 1.0), ("nvfp4-fp8", 2.0), ("nvfp4-nvfp4", 4.0)])
 def test_a_kind_of_layers_runs_at_its_own_rate(kind: str, pair: str, factor: float):
@@ -203,6 +208,7 @@ def test_a_kind_of_layers_runs_at_its_own_rate(kind: str, pair: str, factor: flo
 # ------------------------------------------------------------------------------------------------------ tied embeddings
 
 
+@pytest.mark.slow
 def test_a_tied_head_is_the_embeddings_matrix_in_its_format():
     counts, model = parameters("llama-3.2-1b"), gz.model("llama-3.2-1b")
     matrix = float(model.vocab_size * model.hidden_size)
@@ -223,6 +229,7 @@ def test_a_tied_head_is_the_embeddings_matrix_in_its_format():
 # ------------------------------------------------------------------------------------ multi-token prediction and drafts
 
 
+@pytest.mark.slow
 def test_a_draft_has_the_formats_of_its_kinds_of_layers_too():
     full = gz.model("deepseek-v3")
 

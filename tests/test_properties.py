@@ -33,7 +33,7 @@ PRESETS = {"default": assumptions.default, "genz": assumptions.genz}
 STAGES = ("request", "chunked", "speculative_decode", "speculative_prefill")
 QUICK = (("request", "default"), ("chunked", "genz"))
 POINTS = 40
-few = settings(max_examples=15)
+few = settings(max_examples=settings.default.max_examples // 6)
 seeds = st.integers(0, 2**32 - 1)
 every_stage = pytest.mark.parametrize(
     ("stage", "preset"), [(stage, preset) for stage in STAGES for preset in sorted(PRESETS)]
@@ -71,6 +71,7 @@ RATES = ("flops", "mem_bw", "onchip_bw", "network.0.bandwidth", "network.1.bandw
 LATENCIES = ("network.0.latency", "network.1.latency", "collective_overhead")
 
 
+@pytest.mark.first(1)
 @every_stage
 @few
 @given(seed=seeds, factor=st.floats(1, 100))
@@ -85,6 +86,7 @@ def test_more_of_anything_is_never_slower(stage: str, preset: str, seed: int, fa
                 assert np.all(after[name] <= before[name] * (1 + 1e-12)), (path, name)
 
 
+@pytest.mark.slow
 @every_stage
 @few
 @given(seed=seeds, factor=st.floats(0.01, 100))
@@ -97,6 +99,7 @@ def test_scaling_all_rates_scales_time(stage: str, preset: str, seed: int, facto
             np.testing.assert_allclose(after[name], before[name] / factor, rtol=1e-12)
 
 
+@pytest.mark.slow
 @every_stage
 @few
 @given(seed=seeds, factor=st.floats(1, 1000))
@@ -112,6 +115,7 @@ def test_more_capacity_never_stops_what_runs(stage: str, preset: str, seed: int,
             np.testing.assert_array_equal(np.isnan(before[name]), ~runs)
 
 
+@pytest.mark.first(1)
 @every_stage
 @few
 @given(seed=seeds)
@@ -130,6 +134,7 @@ def test_doubling_the_batch_is_never_faster(stage: str, preset: str, seed: int):
         assert np.all(after[name] >= before[name] * (1 - 1e-12)), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_one_device_sends_nothing(preset: str):
     case = make_case(pick(ZOO), big_platform(), gz.Workload(4, 900, 70))
@@ -159,6 +164,7 @@ def full_question(stage: str, preset: str) -> Question:
     return Question(stage, PRESETS[preset], breakdown=stage == "chunked")
 
 
+@pytest.mark.slow
 @some_stages
 def test_compiled_is_not_compiled(stage: str, preset: str):
     case, question = random_case(stage, 1, len(ZOO)), full_question(stage, preset)
@@ -172,6 +178,7 @@ DIFFERENCES = ("idle_weights", "prefill_idle_weights", "decode_idle_weights")
 """Figures that are the difference of larger ones, which are compared with those."""
 
 
+@pytest.mark.slow
 @every_stage
 def test_single_precision_is_double_precision(stage: str, preset: str):
     case, question = random_case(stage, 2, 3 * len(ZOO)), full_question(stage, preset)
@@ -238,6 +245,7 @@ def test_a_grid_is_its_points():
     assert 0.2 < np.mean(found["feasible"]) < 0.9
 
 
+@pytest.mark.slow
 def test_a_crossed_grid_is_its_points():
     axes = {"mem_bw": np.geomspace(1e12, 2e13, 5), "batch": np.array([1.0, 8.0, 64.0]), "tp": np.array([1.0, 2.0])}
     names = ["llama-3.1-8b", "gpt-oss-20b"]

@@ -223,12 +223,14 @@ GROUPS = {
 }
 
 
+@pytest.mark.first(10)
 @pytest.mark.parametrize("name", GROUPS)
 def test_groups_of_compressed_tensors(tmp_path, name):
     config, told, expected = GROUPS[name]
     assert text(tmp_path, config, told) == expected
 
 
+@pytest.mark.slow
 def test_the_order_of_groups_changes_nothing(tmp_path):
     third = (["model.layers.0.self_attn.o_proj", "model.layers.31.self_attn.o_proj"], W8, None)
     told = groups(*TWO, third, (["Linear"], W4, None))
@@ -342,6 +344,7 @@ MODELOPT = {
 }
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("name", MODELOPT)
 def test_algorithms_of_modelopt(tmp_path, name):
     config, told, expected = MODELOPT[name]
@@ -447,6 +450,7 @@ UNIFORM = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", UNIFORM)
 def test_one_format_for_all_but_some(tmp_path, name):
     config, told, expected = UNIFORM[name]
@@ -573,6 +577,7 @@ WEIGHTS = {
 }
 
 
+@pytest.mark.first(11)
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_in_groups(tmp_path, name):
     config, told, expected = WEIGHTS[name]
@@ -642,6 +647,7 @@ QUARK = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", QUARK)
 def test_quark(tmp_path, name):
     config, told, expected = QUARK[name]
@@ -759,6 +765,7 @@ def test_keys_that_say_which_layers_are_quantized(tmp_path, told, expected):
     assert text(tmp_path, LLAMA, told) == expected
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("config", "told", "words"),
     [
@@ -904,6 +911,7 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
+@pytest.mark.slow
 def test_changed_configs_are_read_or_refused_in_a_line(tmp_path):
     """200 configs that lack a value or have another end in a text or in a line that names the file."""
     known = [(c, told) for table in (GROUPS, UNIFORM, WEIGHTS, QUARK) for c, told, _ in table.values() if told]

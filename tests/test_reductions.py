@@ -52,6 +52,7 @@ def ask(reduction: Any, slo: gz.SLO | None = LIMIT, **options: Any) -> Any:
     return gz.sweep(**{**GIVEN, **options}, reduce=reduction, slo=slo, figures=FIGURES)
 
 
+@pytest.mark.slow
 def test_best_of_all_is_the_least_of_the_whole_and_lies_where_it_says(cut, whole, good):
     found = ask(gz.Best("tpot"))
     assert float(found.tpot) == pytest.approx(float(whole.tpot.where(good).min()), rel=1e-12)
@@ -63,6 +64,7 @@ def test_best_of_all_is_the_least_of_the_whole_and_lies_where_it_says(cut, whole
     assert found.attrs["points"] == found.attrs["points_done"] == good.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", [["tp", "batch"], "mem_bw", ["model", "flops", "tp"], ["mem_bw", "flops"]])
 def test_best_over_some_dimensions_at_every_place_of_the_others(cut, whole, good, over):
     found = ask(gz.Best("throughput", over))
@@ -93,11 +95,13 @@ def test_top_k_are_the_first_of_all_sorted(cut, whole, good):
         assert float(whole.energy.sel(dict(zip(whole.energy.dims, place, strict=True)))) == pytest.approx(value)
 
 
+@pytest.mark.slow
 def test_more_than_there_are(cut, good):
     found = ask(gz.TopK("energy", 10**6))
     assert found.sizes["rank"] == int(good.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objectives",
     [
@@ -118,6 +122,7 @@ def test_fronts_are_those_of_the_whole(cut, whole, good, objectives):
     assert (np.diff(mine[:, 0]) >= 0).all()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("over", [None, ["mem_bw", "flops"], ["tp", "batch", "model"]])
 @pytest.mark.parametrize("sorted_up_to", [1, pytest.param(2**22, marks=pytest.mark.slow)])
 def test_quantiles_are_numpys(cut, whole, good, over, sorted_up_to, monkeypatch):
@@ -142,6 +147,7 @@ def test_quantiles_of_single_precision():
     np.testing.assert_allclose(found.latency, np.nanquantile(values.astype(float), found["quantile"]), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", [None, "batch", ["mem_bw", "flops", "tp"]])
 def test_fractions_count_what_meets_the_objective(cut, good, over):
     found = ask(gz.Fraction(over))
@@ -166,6 +172,7 @@ def test_many_at_once_and_limits_as_axes(cut, whole):
             np.testing.assert_allclose(mine, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_objectives_of_cost_and_of_ones_own(whole, good):
     found = ask({"price": gz.Best("system_price"), "own": gz.Best(lambda r, p: r.ttft * r.tpot, sense="max")})
     one = gz.cost(CHIP.replace(mem_bw="1 TB/s", flops="100 TFLOP/s"))
@@ -229,6 +236,7 @@ def test_what_goes_with_a_reduction_only():
         ask(gz.Best("latency"), None, breakdown=True)
 
 
+@pytest.mark.slow
 def test_one_trace_and_few_bytes_whatever_the_size(monkeypatch):
     from genz_jax.reduce import ranked as points
 
@@ -252,6 +260,7 @@ def test_one_trace_and_few_bytes_whatever_the_size(monkeypatch):
     assert len(seen) == once
 
 
+@pytest.mark.slow
 def test_an_interrupt_returns_what_is_done(monkeypatch):
     monkeypatch.setattr(shape, "CPU", shape.Blocking(100))
     real, calls, before = accumulators.BestPoints.look, [], signal.getsignal(signal.SIGINT)
@@ -290,6 +299,7 @@ np.savez({path!r}, whole=whole.latency.values, bound=whole.bound.values, best=be
 """
 
 
+@pytest.mark.slow
 def test_all_devices_give_what_one_gives(tmp_path):
     found = {}
     for devices, sharded in ((1, 2**16), (3, 1)):

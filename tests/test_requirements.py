@@ -71,6 +71,7 @@ def moved(target: Target, case: Case, factor: float) -> Any:
     return target.put(case, own * factor if target.kind == "latency" else own / factor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [EXACT[0], *(pytest.param(name, marks=pytest.mark.slow) for name in EXACT[1:])])
 def test_requirement_of_what_the_model_says_is_the_value_it_was_said_for(name: str):
     case = random_case("request", 11, POINTS)
@@ -100,6 +101,7 @@ def test_requirement_of_what_the_model_says_is_the_value_it_was_said_for(name: s
     np.testing.assert_allclose(np.asarray(found.residual), 0.0, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_capacity_is_the_memory_that_is_needed():
     case = random_case("request", 12, POINTS)
     result = forward_default(case)
@@ -128,6 +130,7 @@ def test_capacity_with_an_offload_link_is_that_at_which_the_limit_is_just_met():
     np.testing.assert_allclose(np.asarray(found.value)[slower], own[slower], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_memory_bandwidth_beside_a_solution_over_sorted_breakpoints():
     """The times of single operators, of another path, sorted by where they turn from compute to memory."""
     n = 300
@@ -162,6 +165,7 @@ def test_memory_bandwidth_beside_a_solution_over_sorted_breakpoints():
     np.testing.assert_allclose(np.asarray(found.value), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["mem_bw", *(pytest.param(n, marks=pytest.mark.slow) for n in ("link_latency", "batch"))]
 )
@@ -179,6 +183,7 @@ def test_a_tighter_objective_never_needs_less(name: str):
         assert np.all(tight <= loose if target.most else tight >= loose)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch", pytest.param("input_tokens", marks=pytest.mark.slow)])
 def test_greatest_count_is_met_and_one_more_is_not(name: str):
     case = few_kinds("request", 16, 3_000, capacity=(1e12, 1e13))
@@ -200,6 +205,7 @@ def test_greatest_count_is_met_and_one_more_is_not(name: str):
     assert not met(value + 1)[value < 2**24 - 1].any()
 
 
+@pytest.mark.slow
 def test_throughput_needs_a_batch_and_says_what_keeps_it_from_growing():
     chip = gz.platform("H100-SXM")
     slo = gz.SLO(tpot="30 ms", throughput=gz.axis([100, 1000, 100_000], dim="goal"))
@@ -251,6 +257,7 @@ CHIP = gz.platform("H100-SXM")
 WORK = gz.Workload(8, 1024, 128)
 
 
+@pytest.mark.slow
 def test_result_is_a_dataset_over_all_other_axes():
     slo = gz.SLO(ttft=gz.axis(["200 ms", "2 s"]), tpot="20 ms")
     chip = CHIP.replace(flops=gz.geomspace("500 TFLOP/s", "5 PFLOP/s", 4), mem_bw="1 GB/s")
@@ -271,6 +278,7 @@ def test_result_is_a_dataset_over_all_other_axes():
         assert max(result.ttft / at["slo_ttft"], result.tpot / 0.02) == pytest.approx(1.0, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_blocks_and_one_trace(monkeypatch: pytest.MonkeyPatch):
     from genz_jax.questions.require import requirements as module
 
@@ -289,6 +297,7 @@ def test_blocks_and_one_trace(monkeypatch: pytest.MonkeyPatch):
     np.testing.assert_array_equal(parts.mem_bw, whole.mem_bw)
 
 
+@pytest.mark.slow
 def test_unreachable_objectives_say_what_stands_in_the_way():
     def ask(target: str, model: str = "llama-3.1-8b", chip: gz.Platform = CHIP, tp: int = 1, **limits: Any):
         ds = gz.require(target, model, chip, WORK, gz.Parallelism(tp=tp), slo=gz.SLO(**limits))
@@ -308,6 +317,7 @@ def test_unreachable_objectives_say_what_stands_in_the_way():
     assert ask("link_latency", tpot="1 s")[1].link_latency == np.inf
 
 
+@pytest.mark.slow
 def test_targets_may_be_absent_or_differ_in_a_list():
     slo = gz.SLO(tpot="400 ms")
     ds = gz.require("offload_bw", "llama-3.1-70b", CHIP, WORK, slo=slo)
@@ -317,6 +327,7 @@ def test_targets_may_be_absent_or_differ_in_a_list():
     assert dict(ds.mem_bw.sizes) == {"platform": 2}
 
 
+@pytest.mark.slow
 def test_objectives_of_the_catalogue_go_with_its_workloads():
     names = ["question-answering", "chat", "summarization"]
     big = CHIP.replace(mem_capacity="1 TB")
@@ -364,6 +375,7 @@ def test_bad_questions_say_what_is_wrong(arguments: tuple, words: list[str]):
     assert all(word in str(error.value) for word in words)
 
 
+@pytest.mark.slow
 def test_missing_limits_are_refused():
     with pytest.raises(ValueError, match="no limit"):
         gz.require("mem_bw", "gpt2", CHIP, slo=gz.SLO())
@@ -374,6 +386,7 @@ def test_missing_limits_are_refused():
     assert float(gz.require("mem_capacity", "gpt2", CHIP, WORK, slo=gz.SLO()).mem_capacity) > 1e8
 
 
+@pytest.mark.slow
 def test_codes_have_words():
     assert [m.name for m in Obstacle] == ["met", "compute", "memory", "network", "capacity", "mapping"]
     assert {m.name for m in Limit} == {*CEILINGS, "throughput", "interactivity", "capacity", "none"}

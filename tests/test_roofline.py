@@ -29,6 +29,7 @@ def timed(op: operators.Operator, platform: gz.Platform, physics=assumptions.def
     return operator_time(op, load(op, physics), speeds, platform, physics)
 
 
+@pytest.mark.slow
 @given(m=st.integers(0, 5000), n=st.integers(1, 9000), k=st.integers(1, 9000), compute=positive, memory=positive)
 def test_a_gemm_takes_the_longer_of_compute_and_memory(m: int, n: int, k: int, compute: float, memory: float):
     platform = gz.Platform(compute * 1e12, memory * 1e9, 1e12, compute_efficiency=0.6, memory_efficiency=0.8)
@@ -62,6 +63,7 @@ def test_vector_operators_wait_for_memory_alone():
     assert float(time.latency) == float(time.memory) == pytest.approx(4 * 2 * 11 * 13 / 2e12 / 0.5, rel=1e-12)
 
 
+@pytest.mark.slow
 @given(a=st.floats(0, 1e6), b=st.floats(0, 1e6), smooth=st.sampled_from([1e-3, 0.01, 0.05, 0.2, 0.5]))
 def test_smooth_maximum_keeps_its_bounds(a: float, b: float, smooth: float):
     # FLOPs and bytes that take a and b seconds.
@@ -112,6 +114,7 @@ NARROWER = {  # the formats that a number of each format can be computed in, nea
 }
 
 
+@pytest.mark.first(21)
 @pytest.mark.parametrize("name", sorted(catalogue("platforms")))
 def test_rates_of_the_catalogue_are_those_of_its_table(name: str):
     platform, table = gz.platform(name), rates(catalogue("platforms")[name])
@@ -179,6 +182,7 @@ def scan_states(model: gz.Model, kinds: tuple[str, ...]) -> float:
     return states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["default", "genz"])
 @pytest.mark.parametrize("stage", ["prefill", "decode"])
 def test_a_stage_takes_at_least_the_time_of_its_work(stage: str, preset: str):

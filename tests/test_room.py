@@ -36,6 +36,7 @@ def test_an_axis_without_sense_is_refused_before_it_is_made(make):
     assert axes.MOST == 10**7
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("call", "words"),
     [

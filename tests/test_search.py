@@ -50,6 +50,7 @@ def keys(result: SearchResult) -> list[tuple[int, ...]]:
     return list(zip(*(result.dataset[name].values.tolist() for name in names), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [*range(8), *(pytest.param(i, marks=pytest.mark.slow) for i in range(8, 50))])
 def test_a_search_is_brute_force(seed: int):
     rng = np.random.default_rng(seed)
@@ -111,6 +112,7 @@ def test_candidates_of_the_largest_system_are_all_there():
     assert c.length(c.factorizations(np.array([4096]), dict.fromkeys(c.SIZES))) == math.comb(16, 4)
 
 
+@pytest.mark.slow
 def test_batches_micro_batches_and_precisions_are_crossed():
     result = gz.search("llama-3.1-8b", "H100-SXM", LOAD, chips=4, batch=[8, 64], micro_batches=[1, 2, 4], tp=[1, 2],
                        dp=1, precision=["bf16", "fp8"], progress=False)  # fmt: skip
@@ -127,6 +129,7 @@ def test_batches_micro_batches_and_precisions_are_crossed():
     assert alone.dataset.sizes["candidate"] == 1
 
 
+@pytest.mark.slow
 def test_context_parallelism_is_searched_when_asked_for():
     result = gz.search("llama-3.1-8b", "H100-SXM", LOAD.replace(input_tokens=65536), chips=8, cp=None, **SMALL)
     for at in range(0, result.dataset.sizes["candidate"], 7):
@@ -216,6 +219,7 @@ def test_tokens_cost_what_the_devices_cost_while_they_are_made():
 # -------------------------------------------------------------------------------------------- where nothing runs
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_says_what_would():
     result = gz.search("llama-3.1-405b", "H100-SXM", LOAD, chips=2, batch=4, progress=False)
     assert result.best is None
@@ -285,6 +289,7 @@ def test_the_table_has_the_best_first():
 # ------------------------------------------------------------------------------------------------------------- speed
 
 
+@pytest.mark.slow
 def test_a_search_of_many_blocks_is_traced_once(monkeypatch):
     function_of.cache_clear()
     seen = []
@@ -320,6 +325,7 @@ def test_candidates_of_the_published_analyser():
         assert set(pairs) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "chips", "batch"), [("decode", 8, 16), ("prefill", 16, 5), ("decode", 1, 3)])
 def test_the_best_by_the_published_rules(stage: str, chips: int, batch: int):
     load = gz.Workload(batch, 2000, 256)
@@ -365,6 +371,7 @@ def test_whole_numbers_are_read_from_numbers_and_lists():
         c.whole_numbers("n", "many")
 
 
+@pytest.mark.slow
 def test_a_cost_model_prices_the_devices():
     chip, workload = gz.platform("H100-SXM"), gz.Workload(8, 512, 64)
     hourly = float(gz.cost(chip).cost_per_hour)

@@ -42,6 +42,7 @@ def random_search(seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [*range(8), *(pytest.param(i, marks=pytest.mark.slow) for i in range(8, 60))])
 def test_the_largest_batch_is_that_of_brute_force(seed: int):
     asked = random_search(seed)
@@ -61,6 +62,7 @@ def test_the_largest_batch_is_that_of_brute_force(seed: int):
     assert ours == largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_single_points_agree_that_one_request_more_on_each_replica_is_too_many(seed: int):
     asked = random_search(100 + seed)
@@ -82,6 +84,7 @@ def test_single_points_agree_that_one_request_more_on_each_replica_is_too_many(s
             assert meets == fine
 
 
+@pytest.mark.slow
 def test_without_limits_the_largest_batch_is_what_the_memory_holds():
     load = gz.Workload(1, 2048, 256)
     found = gz.search("llama-3.1-8b", "H100-SXM", load, chips=4, progress=False).dataset
@@ -156,6 +159,7 @@ def test_list_prices_have_a_provider_a_date_and_a_source():
     assert catalog.list_price(gz.platform("H100-SXM").replace(mem_bw="6 TB/s")) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["request", "prefill", "decode"])
 def test_tokens_of_every_stage_have_a_price_by_hand(stage: str):
     price = catalog.list_price(gz.platform("H100-SXM"))
@@ -177,6 +181,7 @@ def test_tokens_of_every_stage_have_a_price_by_hand(stage: str):
         assert float(row.cost_per_million_tokens) == pytest.approx(4 * price.usd_per_hour / 3600 / rate * 1e6, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_given_cost_goes_before_the_list_price_and_the_source_is_told():
     asked: dict[str, Any] = dict(model="llama-3.1-8b", chips=2, batch=[8], progress=False)
     given = gz.search(platform="H100-SXM", cost=1.0, **asked).dataset

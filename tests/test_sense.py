@@ -66,6 +66,7 @@ def specs() -> list[Spec]:
     return [*platforms, *(gz.model(name) for name in gz.models()), gz.CostModel(), gz.PowerModel(), gz.Workload()]
 
 
+@pytest.mark.slow
 def test_the_catalogue_lies_well_within_the_limits():
     # A factor of ten to either side of every device and model that there is.
     for spec in specs():
@@ -95,6 +96,7 @@ def test_what_is_no_number_never_fits(need, offload):
     assert not capacity_check(jnp.asarray(need), chip.mem_capacity, chip)[0]
 
 
+@pytest.mark.slow
 def test_a_batch_that_overflows_does_not_fit():
     def runs(batch: jax.Array) -> jax.Array:
         return gz.estimate(LLAMA, H100, gz.Workload(batch, 1024, 128), stage="memory").feasible
@@ -211,6 +213,7 @@ def test_axes_of_numbers_that_do_not_agree_are_data():
     assert list(np.isnan(ds.latency.values)) == [False, False, True]
 
 
+@pytest.mark.slow
 def test_words_of_what_results_have():
     found = gz.estimate("llama-3.1-8b", "H100-SXM", stage="memory")
     assert gz.words(found.reason) == gz.words(found.reason_code) == gz.words(Reason.feasible) == "feasible"

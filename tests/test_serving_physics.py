@@ -21,6 +21,7 @@ def figures(model, stage, workload, assumptions=DEFAULT, platform=None, speculat
 # ------------------------------------------------------------------------------------------------- prefix caching
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("name", "fused"),
     [
@@ -37,6 +38,7 @@ def test_a_cached_prefix_leaves_the_work_of_a_chunk_behind_it(name: str, fused: 
         assert float(hit[figure]) == pytest.approx(float(chunk[figure]), rel=1e-12), figure
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("assumptions", [DEFAULT, GENZ], ids=["default", "genz"])
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "gpt-oss-20b", "jamba-1.5-mini"])
 def test_hits_mix_whole_and_cached_prompts(name: str, assumptions: Assumptions):
@@ -50,6 +52,7 @@ def test_hits_mix_whole_and_cached_prompts(name: str, assumptions: Assumptions):
     assert every < 0.6 * none
 
 
+@pytest.mark.slow
 def test_more_hits_are_never_slower_and_decode_does_not_care():
     times = [
         figures("llama-3.1-70b", "request", gz.Workload(16, 4096, 64, cached_tokens=3000, cache_hit_rate=rate), tp=8)
@@ -60,6 +63,7 @@ def test_more_hits_are_never_slower_and_decode_does_not_care():
     assert len({float(t["tpot"]) for t in times}) == 1
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_cached_whole_has_no_figures_and_says_why():
     workload = gz.Workload(4, 512, 8, cached_tokens=gz.axis([0, 511, 512, 600]))
     ds = gz.sweep("llama-3.1-8b", "H100-SXM", workload, progress=False)
@@ -87,6 +91,7 @@ def test_the_busiest_rank_sets_the_time_of_experts_and_messages():
         assert float(uneven[f"operator_latency/{name}"]) == float(even[f"operator_latency/{name}"]), name
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("ep", [1, 2])
 def test_a_rank_cannot_have_more_than_all_tokens(ep: int):
     most, more = (
@@ -125,6 +130,7 @@ def test_both_forms_of_latent_attention_have_the_flops_of_their_papers():
     assert flops["absorbed"] == pytest.approx(layers * absorbed, rel=1e-12)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("stage", "form"), [("prefill", "naive"), ("decode", "absorbed")])
 def test_the_form_of_a_stage_is_the_cheaper_one(stage: str, form: str):
     workload = gz.Workload(8, 4096, 64)
@@ -146,6 +152,7 @@ def test_the_up_projection_is_held_once_where_a_pass_has_both_forms():
 # ------------------------------------------------------------------------------------ multi-token prediction
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("acceptance", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("tokens", [1, 3])
 def test_a_step_of_multi_token_prediction_gives_the_expected_tokens(tokens: int, acceptance: float):
@@ -155,6 +162,7 @@ def test_a_step_of_multi_token_prediction_gives_the_expected_tokens(tokens: int,
     assert float(found["expected_tokens"]) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_requests_take_the_time_of_speculative_steps():
     workload, speculation = gz.Workload(32, 1000, 100), gz.Speculation(None, 1, 0.85)
     request = figures("deepseek-v3", "request", workload, speculation=speculation, tp=8)

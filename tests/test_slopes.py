@@ -60,12 +60,14 @@ def test_slopes_are_those_of_central_differences():
     assert (np.isnan(found.ttft_gradient.transpose("parameter", ...).values) == infeasible).all()
 
 
+@pytest.mark.slow
 def test_blocks_make_the_whole(monkeypatch):
     whole = slopes()
     monkeypatch.setattr(shape, "CPU", shape.Blocking(7, 3))
     xr.testing.assert_allclose(slopes(), whole, rtol=1e-9)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -98,6 +98,7 @@ def test_known_slopes_of_model_shape():
     assert float(model.attention.kv_heads) == pytest.approx(2.632e-4, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["decode", pytest.param("prefill", marks=pytest.mark.slow)])
 def test_slopes_are_between_differences(stage: str):
     touched = check(served("llama-3.1-8b"), stage, "latency")

@@ -32,6 +32,7 @@ def operators(model, stage="decode", assumptions=APART, **workload):
     return found.operators
 
 
+@pytest.mark.slow
 def test_decode_sees_as_many_tokens_as_are_selected():
     sizes: dict[str, Any] = {"batch": 4, "input_tokens": 50_000, "output_tokens": 1}
     dense, sparse = (operators(model, **sizes) for model in (DENSE, SPARSE))
@@ -42,6 +43,7 @@ def test_decode_sees_as_many_tokens_as_are_selected():
     assert float(sparse["latent_attention.prefix_index_scores"].flops) == pytest.approx(61 * 2 * 4 * 64 * 128 * 50_000)
 
 
+@pytest.mark.slow
 def test_prefill_pairs_are_those_of_a_window():
     sizes: dict[str, Any] = {"batch": 1, "input_tokens": 8192, "output_tokens": 1}
     dense, sparse = (operators(model, "prefill", **sizes) for model in (DENSE, SPARSE))
@@ -70,6 +72,7 @@ def test_the_switch_takes_the_indexer_away():
     assert float(sparse["kv_cache"] / dense["kv_cache"]) == pytest.approx((576 + 128) / 576, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_delta_net_has_a_constant_state_of_keys_by_values():
     model = gz.model("qwen3.5-27b").replace(attention=None)
     state = 48 * (48 * 128 * 128 * 4 + 3 * (2 * 16 * 128 + 48 * 128) * 2)
@@ -78,6 +81,7 @@ def test_delta_net_has_a_constant_state_of_keys_by_values():
         assert float(found.kv_cache) == pytest.approx(state, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_latent_experts_move_the_latent():
     model = gz.model("nemotron-3-super-120b-a12b")
     wide = model.replace(**{"moe.latent.size": 4096})

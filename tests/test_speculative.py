@@ -74,6 +74,7 @@ def preset(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pp", [1, 4])
 def test_a_step_is_its_drafts_and_one_verification(preset: str, pp: int):
     physics, spread = PRESETS[preset], gz.Parallelism(2, 1, pp)
@@ -110,6 +111,7 @@ def test_the_published_verification_is_a_chunk():
     close(verified, chunk)
 
 
+@pytest.mark.first(1)
 def test_prefill_is_that_of_both_models(preset: str):
     physics = PRESETS[preset]
     f = once(
@@ -128,6 +130,7 @@ def test_prefill_is_that_of_both_models(preset: str):
     close(f["energy"], full["energy"] + draft["energy"])
 
 
+@pytest.mark.slow
 def test_energy_of_a_step_is_that_of_its_passes():
     f = once(
         make_case(pick(ZOO), workload=WORKLOAD, speculation=speculation()), Question("speculative_decode", DEFAULT)

@@ -48,6 +48,7 @@ def test_padding_changes_no_figure():
             assert other == pytest.approx(one, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_network_level_that_is_not_there_joins_nothing_new():
     chips = {"one level": ONE_LEVEL, "two levels": H100}
     spread = gz.Parallelism(tp=gz.axis([1, 2, 8, 16]))
@@ -59,6 +60,7 @@ def test_a_network_level_that_is_not_there_joins_nothing_new():
     assert np.isfinite(together.latency.sel(platform="two levels", tp=16))
 
 
+@pytest.mark.slow
 def test_a_missing_offload_link_is_one_of_no_bandwidth():
     small = H100.replace(mem_capacity="4 GB")
     chips = {"none": small, "link": small.replace(offload_bw="64 GB/s")}
@@ -69,6 +71,7 @@ def test_a_missing_offload_link_is_one_of_no_bandwidth():
     np.testing.assert_allclose(together.latency.sel(platform="link"), alone.latency, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_chunks_that_are_not_there_cost_nothing():
     first = gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(0, 512),))
     second = gz.Workload(

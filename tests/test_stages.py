@@ -45,6 +45,7 @@ def part_sum(found: dict[str, np.ndarray], figure: str) -> np.ndarray:
     return np.sum([np.broadcast_to(v, (len(ZOO),)) for k, v in found.items() if k.startswith(f"{figure}/")], axis=0)
 
 
+@pytest.mark.slow
 def test_a_request_is_prefill_and_decode_steps(preset: str, request_figures: dict[str, np.ndarray]):
     f, batch, output = request_figures, 8, 120
     steps = output - 1 if preset == "default" else output
@@ -84,6 +85,7 @@ def test_operators_and_components_make_up_a_stage(prefix: str, request_figures: 
     _check_parts(request_figures, prefix)
 
 
+@pytest.mark.first(1)
 def test_operators_and_components_make_up_a_chunked_iteration(chunked_figures: dict[str, np.ndarray]):
     _check_parts(chunked_figures, "")
 
@@ -124,6 +126,7 @@ def test_energy_follows_the_busy_times():
     close(f["energy"], 500.0 * (0.3 * f["latency"] + busy) * 2 * 4)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("pp", [1, 2, 3, 8])
 def test_a_pipeline_sends_one_message_per_boundary(preset: str, pp: int):
     asked = Question("prefill", PRESETS[preset], operators=True)
@@ -159,6 +162,7 @@ def simulate_pipeline(times: list[float], batches: int, passes: int, again: bool
     return end
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(("pp", "micro"), [(1, 1), (4, 4), (4, 8), (4, 2), (4, 1), (1, 4)])
 def test_batch_time_is_that_of_a_simulated_pipeline(pp: int, micro: int):
     model, batch = gz.model("llama-3.1-8b"), 16
@@ -178,6 +182,7 @@ def test_batch_time_is_that_of_a_simulated_pipeline(pp: int, micro: int):
     close(decode["batch_time"], (last - first) / (rounds - rounds // 2))
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(("batch", "pp"), [(1, 4), (3, 4), (7, 4), (10, 4), (5, 2)])
 @pytest.mark.parametrize("stage", ["prefill", "decode"])
 def test_micro_batches_serve_the_whole_batch_and_no_more(stage: str, batch: int, pp: int):
@@ -222,6 +227,7 @@ CHUNK_FORMS = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("form", sorted(CHUNK_FORMS))
 def test_chunks_that_mean_the_same_take_the_same(form: str):
     asked = Question("chunked", DEFAULT, breakdown=True)
@@ -298,6 +304,7 @@ IMPOSSIBLE: list[tuple[str, gz.Platform, gz.Parallelism, Reason]] = [
 ]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("stage", ["prefill", "decode", "request"])
 @pytest.mark.parametrize(("name", "platform", "spread", "reason"), IMPOSSIBLE)
 def test_points_that_do_not_run_say_why(stage: str, name: str, platform: gz.Platform, spread: gz.Parallelism, reason):
@@ -332,6 +339,7 @@ BROKEN: list[tuple[str, dict[str, float], Reason]] = [
 ]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("name", "changes", "reason"), BROKEN)
 def test_models_that_cannot_be_say_why(name: str, changes: dict[str, float], reason: Reason):
     f = once(make_case(gz.model(name).replace(**changes)), Question("request", DEFAULT))
@@ -349,6 +357,7 @@ def test_all_reasons_are_tested():
     assert {reason for *_, reason in [*IMPOSSIBLE, *BROKEN]} | elsewhere == set(Reason)
 
 
+@pytest.mark.slow
 def test_sharding_splits_weights_and_work_evenly():
     model, asked = gz.model("llama-3.1-8b"), Question("prefill", DEFAULT)
     found = [once(make_case(model, parallelism=gz.Parallelism(tp=tp)), asked) for tp in (1, 2, 4, 8)]

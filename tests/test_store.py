@@ -80,6 +80,7 @@ def whole(tmp_path_factory) -> Path:
 # ------------------------------------------------------------------------------------------------- what is in a store
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("chunks", [CHUNKS, None, {"mem_bw": 1}, {"tp": -1, "model": 1, "flops": 100}])
 def test_a_store_holds_what_a_sweep_in_memory_does(tmp_path, chunks):
     expected = small(None, breakdown=True)
@@ -96,10 +97,12 @@ def test_a_store_of_operators(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_store_of_a_point(tmp_path):
     same(gz.sweep("gpt2", CHIP, store=str(tmp_path / "x.zarr")), gz.sweep("gpt2", CHIP))
 
 
+@pytest.mark.slow
 def test_a_store_in_single_precision(tmp_path):
     with jax.enable_x64(False):
         found, expected = small(store=tmp_path / "x.zarr"), small()
@@ -107,6 +110,7 @@ def test_a_store_in_single_precision(tmp_path):
     np.testing.assert_allclose(found.latency, expected.latency, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_store_opens_without_this_package(whole):
     program = """
         import sys
@@ -137,6 +141,7 @@ def test_a_store_is_read_when_it_is_used(whole):
     assert not found.latency.variable._in_memory
 
 
+@pytest.mark.slow
 def test_one_compiled_shape_for_all_regions(tmp_path):
     figures = ("energy", "bound")
     small(figures, store=tmp_path / "x.zarr", chunks=CHUNKS)
@@ -200,6 +205,7 @@ def killed(path: Path, last: int) -> None:
     assert process.returncode == -signal.SIGKILL, errors
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path, whole, monkeypatch):
     path = tmp_path / "x.zarr"
     killed(path, 40)
@@ -350,6 +356,7 @@ def test_other_chunks_are_refused(whole):
     small(store=whole, chunks={"mem_bw": 3, "flops": 4, "tp": 2, "model": 2})
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -369,6 +376,7 @@ def test_other_parameters_are_refused(whole, changes, words):
     assert contents(whole) == before
 
 
+@pytest.mark.slow
 def test_every_number_of_a_case_counts(tmp_path):
     def write(**changes: Any) -> None:
         gz.sweep(
@@ -422,6 +430,7 @@ def test_what_is_no_store_is_not_touched(tmp_path, make):
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_an_empty_folder_becomes_the_store(tmp_path):
     (tmp_path / "x.zarr").mkdir()
     same(small(store=tmp_path / "x.zarr"), small())
@@ -459,6 +468,7 @@ def test_chunks_of_another_type_are_refused(chunks, words):
         cutting.read_chunks(chunks, {"x": 10})
 
 
+@pytest.mark.slow
 def test_too_many_regions_are_refused(tmp_path):
     chip = CHIP.replace(mem_bw=gz.geomspace(1e11, 1e13, 1000), flops=gz.geomspace(1e13, 1e16, 1000))
     with pytest.raises(ValueError, match="1,000,000 regions of 1 points; at most 100,000, give longer chunks"):

@@ -74,6 +74,7 @@ def harmless_or_named(path: Path, count: int) -> int:
     return caught
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found_or_harmless(copy):
     count = 3 * len(files_of(copy))
     assert harmless_or_named(copy, count) > 0.95 * count
@@ -84,6 +85,7 @@ def test_many_flipped_bits_are_found_or_harmless(copy):
     assert harmless_or_named(copy, 4000) > 0.95 * 4000
 
 
+@pytest.mark.slow
 def test_xarray_alone_finds_every_flipped_bit_of_a_chunk(copy):
     names = [name for name in files_of(copy) if "/c" in name]
     expected = xr.open_zarr(copy, consolidated=False, chunks=None).load()
@@ -131,6 +133,7 @@ def test_a_lost_file_is_named_and_made_again(copy, whole):
     assert contents(copy) == expected
 
 
+@pytest.mark.first(7)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -207,6 +210,7 @@ def test_the_store_of_another_name_is_not_touched(tmp_path):
     assert ".[ab].zarr.abc.new" not in names_in(tmp_path)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "name",
     ["with space.zarr", "[a-z]?*.zarr", "ünï✓.zarr", ".hidden.zarr", "./x.zarr/", "{x}.zarr", "%41.zarr", "~.zarr"],
@@ -248,6 +252,7 @@ def test_where_no_store_can_be_is_told_in_one_line(tmp_path, kind):
     assert names_in(tmp_path) == ([path.name] if kind in ("file", "dangling") else [])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits of a process")
 def test_a_file_size_limit_stops_a_store_in_one_line(tmp_path):
     program = """

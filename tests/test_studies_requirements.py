@@ -17,6 +17,7 @@ def found() -> xr.Dataset:
     return study.by_formula(names).merge(study.table(names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", ["mem_bw", "flops", "mem_capacity", "weights", "idle_weights", "kv_cache"])
 def test_published_formulas_on_our_counts_are_the_table(found, figure):
     np.testing.assert_allclose(found[figure], found[f"table_{figure}"], rtol=1e-12, atol=1e-9)
@@ -37,6 +38,7 @@ def test_headlines_of_the_paper(found):
     assert printed["KV cache of code generation / weights, llama-2-7b"] == pytest.approx(0.818, abs=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("physics", ["genz", pytest.param("default", marks=pytest.mark.slow)])
 def test_exact_requirements_are_met_and_near_the_formulas(found, physics):
     """The formulas leave out embedding and head, and, as `genz`, look at the last token, where `default` averages."""

@@ -33,6 +33,7 @@ def replaced(spec: Spec, path: str, value: object) -> Spec:
 # ------------------------------------------------------------------------------------------------ sweep and estimate
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "stage", ["request", "prefill", "decode", "chunked", "speculative_prefill", "speculative_decode"]
 )
@@ -68,6 +69,7 @@ def test_a_sweep_is_many_estimates(stage):
         assert compared >= (25 if stage == "decode" else 12)
 
 
+@pytest.mark.slow
 def test_lists_of_everything():
     models, platforms = ["gpt2", "mixtral-8x7b"], ["H100-SXM", "MI300X", "TPU-v5p"]
     workloads = {"short": gz.Workload(4, 128, 16), "chat": "chat"}
@@ -103,6 +105,7 @@ def test_specs_without_names_are_numbered():
     assert found.model.values.tolist() == ["model0", "gpt2", "model2"]
 
 
+@pytest.mark.slow
 def test_lists_of_one():
     found = gz.sweep(["gpt2"], ("H100-SXM",), [gz.Workload()], [gz.Parallelism()], ["fp8"], **FEW)
     assert dict(found.sizes) == {"model": 1, "platform": 1, "workload": 1, "parallelism": 1, "precision": 1}
@@ -239,6 +242,7 @@ def three_points() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return swept, single
 
 
+@pytest.mark.slow
 def test_every_number_may_be_an_axis():
     assert len(numbers_of(EVERYTHING)) > 80
     swept, points = three_points()
@@ -266,6 +270,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.first(44)
 @pytest.mark.parametrize(("part", "path"), numbers_of(EVERYTHING))
 def test_an_axis_of_any_number_has_a_name_of_its_own(part, path):
     value, rule = numbers_of(EVERYTHING)[part, path]
@@ -323,6 +328,7 @@ def whole() -> xr.Dataset:
     return many()
 
 
+@pytest.mark.slow
 def test_blocks_make_the_whole(whole, small_blocks, monkeypatch):
     seen = []
     part = feed.Blocks.part
@@ -376,6 +382,7 @@ def test_blocks_cover_every_point(monkeypatch, sizes, limit):
 # ---------------------------------------------------------------------------------------------------------- figures
 
 
+@pytest.mark.slow
 def test_figures_are_a_choice_of_all(whole):
     chosen = many(figures=("energy", "bound", "reason", "weights"))
     assert set(chosen.data_vars) == {"energy", "bound", "reason", "weights", "breakdown"}
@@ -383,6 +390,7 @@ def test_figures_are_a_choice_of_all(whole):
         xr.testing.assert_allclose(variable, whole[name], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_figures_of_the_stages_of_a_request():
     chip = CHIP.replace(mem_bw=gz.axis([1e12, 2e12]))
     names = ["ttft", "prefill_latency", "decode_throughput", "decode_memory", "decode_bound"]
@@ -401,6 +409,7 @@ def test_one_figure_as_a_text():
 # ---------------------------------------------------------------------------------------------------------- numbers
 
 
+@pytest.mark.slow
 def test_single_precision_agrees_with_double():
     def some() -> xr.Dataset:
         chip = CHIP.replace(mem_bw=gz.geomspace(1e11, 1e13, 3), link_bw=gz.axis(["450 GB/s"]))

@@ -55,6 +55,7 @@ def test_other_values_and_names_are_not_traced_again(traces):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_lists_of_other_names_are_not_traced_again(traces):
     for i in range(3):
         gz.sweep(DENSE[3 * i : 3 * i + 3], ["H100-SXM", "B200"], **QUICK)
@@ -62,6 +63,7 @@ def test_lists_of_other_names_are_not_traced_again(traces):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_the_number_of_models_costs_one_trace_at_most(traces):
     gz.sweep(DENSE[:3], CHIP, **QUICK)
     assert len(traces) == 1
@@ -70,6 +72,7 @@ def test_the_number_of_models_costs_one_trace_at_most(traces):
     assert len(traces) <= 2
 
 
+@pytest.mark.slow
 def test_models_of_many_kinds_are_one_trace(traces):
     gz.sweep(["gpt2", "mixtral-8x7b", "falcon-mamba-7b", "deepseek-v3", "gemma-3-27b"], CHIP, **QUICK)
     assert len(traces) == 1
@@ -103,6 +106,7 @@ def equations(model: gz.Model, stage: str = "decode") -> int:
     return len(jaxpr.jaxpr.eqns)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["llama-3.1-70b", "mixtral-8x7b", "jamba-1.5-mini"])
 def test_the_program_does_not_grow_with_the_layers(name):
     model = gz.model(name)
@@ -112,6 +116,7 @@ def test_the_program_does_not_grow_with_the_layers(name):
     assert equations(few) == equations(many)
 
 
+@pytest.mark.slow
 def test_the_program_grows_neither_with_batch_nor_devices():
     model = gz.model("gpt2")
     few = Case(model, CHIP, gz.Workload(), gz.Parallelism(), gz.Precision())

@@ -221,6 +221,7 @@ def test_units_of_all_fields_of_specs_and_results_are_known_to_pint(ureg):
         assert ureg.Quantity(1.0, readable(text)).magnitude == 1.0
 
 
+@pytest.mark.slow
 def test_units_of_all_datasets_are_known_to_pint(ureg):
     chip, work = gz.platform("H100-SXM").replace(mem_bw=gz.axis([1e12, 2e12])), gz.Workload(2, 64, 4)
     made = [

@@ -24,6 +24,7 @@ def weights() -> dict[str, float]:
     return dict(zip(gz.models(), np.asarray(dataset.weights) / 2, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(catalogue("models")) - WITHOUT_PARAMETERS))
 def test_weights_are_the_published_parameters(name: str, weights: dict[str, float]):
     # Learned positions (GPT-2, OPT), biases and norms without a place in the model make up to 0.8 %.
@@ -52,6 +53,7 @@ def decode_cache(name: str, prompt: float, output: float = 128, batch: float = 1
     return float(once(case, Question("decode", DEFAULT, ("kv_cache",)))["kv_cache"])
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("name", "nbytes"),
     [("llama-3.1-70b", 327_680), ("deepseek-v3", 70_272), ("mixtral-8x7b", 131_072), ("llama-2-7b", 524_288)],
@@ -68,6 +70,7 @@ def test_state_space_cache_does_not_grow():
     assert decode_cache("falcon-mamba-7b", 1000) == decode_cache("falcon-mamba-7b", 100_000) == expected
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("name", "per_token", "everywhere", "windowed", "window"),
     [
@@ -184,6 +187,7 @@ def layer_flops(kind: str, part: dict[str, int], seen: int, absorbed: bool) -> f
     return matmul(d, part["experts"]) + (part["in_projections"] + 1) * matmul(d, experts)
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_flops_are_those_of_every_token(name: str):
     ((kind, part),) = TINY[name].items()
@@ -228,6 +232,7 @@ def test_the_tpot_is_the_mean_of_the_decode_steps():
 # ------------------------------------------------------------------------------------- mixes and stacks of kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("stage", ["request", "chunked"])
 def test_all_models_of_the_catalogue_have_figures(stage: str, preset: str):
@@ -242,6 +247,7 @@ def test_all_models_of_the_catalogue_have_figures(stage: str, preset: str):
 SPLIT_STAGES = ("request", "chunked")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("stage", SPLIT_STAGES)
 def test_a_kind_split_in_two_changes_nothing(stage: str, preset: str):
@@ -259,6 +265,7 @@ def test_a_kind_split_in_two_changes_nothing(stage: str, preset: str):
     assert worst(*found)[0] < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("stage", SPLIT_STAGES)
 def test_models_stacked_in_a_list_keep_their_figures(stage: str, preset: str):
@@ -272,6 +279,7 @@ def test_models_stacked_in_a_list_keep_their_figures(stage: str, preset: str):
         assert difference < 1e-12, (name, figure)
 
 
+@pytest.mark.slow
 def test_workloads_and_platforms_stacked_in_a_list_keep_their_figures():
     workloads = {
         "chunk": gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(100, 50),)),
