@@ -203,7 +203,7 @@ def test_blocks_and_outputs_that_ranks_send():
 
 
 @pytest.mark.slow
-@settings(max_examples=settings.default.max_examples // 10)
+@settings(max_examples=settings().max_examples // 10)
 @given(seed=st.integers(0, 2**16))
 def test_gradients_with_context_parallelism_are_finite(seed: int):
     rng = np.random.default_rng(seed)

@@ -126,7 +126,7 @@ def test_larger_steps_are_not_slower():
 
 
 @pytest.mark.slow
-@settings(max_examples=settings.default.max_examples // 4)
+@settings(max_examples=settings().max_examples // 4)
 @given(
     batch=st.integers(1, 64),
     prompt=st.integers(1, 60000),

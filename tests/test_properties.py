@@ -33,7 +33,7 @@ PRESETS = {"default": assumptions.default, "genz": assumptions.genz}
 STAGES = ("request", "chunked", "speculative_decode", "speculative_prefill")
 QUICK = (("request", "default"), ("chunked", "genz"))
 POINTS = 40
-few = settings(max_examples=settings.default.max_examples // 6)
+few = settings(max_examples=settings().max_examples // 6)
 seeds = st.integers(0, 2**32 - 1)
 every_stage = pytest.mark.parametrize(
     ("stage", "preset"), [(stage, preset) for stage in STAGES for preset in sorted(PRESETS)]
