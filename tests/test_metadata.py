@@ -24,7 +24,9 @@ from genz_jax.serving.results import (
 )
 from genz_jax.serving.targets import read_target
 
-CHIP = gz.platform("H100-SXM").replace(network=(gz.NetworkLevel(8, "450 GB/s"), gz.NetworkLevel(1024, "50 GB/s")))
+CHIP = gz.platform("H100-SXM").replace(
+    network=(gz.specs.NetworkLevel(8, "450 GB/s"), gz.specs.NetworkLevel(1024, "50 GB/s"))
+)
 
 
 def specs(kind: type = Spec) -> list[type]:
@@ -152,7 +154,7 @@ def test_a_target_is_a_measure_of_the_machine_or_a_count():
 
 def test_help_is_looked_for_in_all_specs():
     shown = {gz.Workload, gz.Platform, gz.Model, gz.Engine, gz.Parallelism, gz.Precision, gz.Speculation, gz.SLO}
-    assert shown | {gz.Budget, gz.CostModel, gz.MoE, gz.LocalAttention} <= set(specs())
+    assert shown | {gz.Budget, gz.CostModel, gz.layers.MoE, gz.layers.LocalAttention} <= set(specs())
 
 
 @pytest.mark.parametrize("kind", specs(), ids=lambda kind: kind.__name__)

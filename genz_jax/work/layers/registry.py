@@ -59,7 +59,7 @@ def layer(kind: type[Spec], **fields: Any) -> Callable[[Build], Build]:
         **fields: the other fields of its `Layer`.
 
     Example:
-        `@layer(gz.FFN, parameters="ffn", role="feed-forward")`
+        `@layer(gz.layers.FFN, parameters="ffn", role="feed-forward")`
     """
 
     def decorate(build: Build) -> Build:
