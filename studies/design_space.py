@@ -23,7 +23,7 @@ from genz_jax.labelled import labels
 from genz_jax.plots.style import COLOURS, new_figure, plain_ticks
 from genz_jax.plots.sweep import TODAY, mark_platforms, platform_marks
 from genz_jax.questions.tune.problem import Data, Form, measure
-from genz_jax.questions.tune.tune import Tuner, pose
+from genz_jax.questions.tune.tuner import Tuner, build_problem
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,7 +51,7 @@ SMOKE = {"flops": 16, "mem_bw": 16, "mem_capacity": 4, "link_bw": 4}
 
 def problem() -> Tuner:
     """Least price of all devices, with the memory and the latencies of all use cases as limits."""
-    return pose("system_price", MODEL, BASE, list(USE_CASES), None, PRECISION, bounds=BOUNDS, slo="catalogue")
+    return build_problem("system_price", MODEL, BASE, list(USE_CASES), None, PRECISION, bounds=BOUNDS, slo="catalogue")
 
 
 def problem_bounds() -> dict[str, tuple[float, float]]:

@@ -11,7 +11,8 @@ import pytest
 from helpers import make_case, pick, random_case
 
 import genz_jax as gz
-from genz_jax.questions.require.requirements import Limit, Obstacle, Requirement, inverse
+from genz_jax.questions.require.inverse import inverse
+from genz_jax.questions.require.result import Limit, Obstacle, Requirement
 from genz_jax.serving.evaluate import Case, Question, evaluate
 from genz_jax.serving.slo import CEILINGS
 from genz_jax.serving.targets import Target, read_target
@@ -280,15 +281,15 @@ def test_result_is_a_dataset_over_all_other_axes():
 
 @pytest.mark.slow
 def test_blocks_and_one_trace(monkeypatch: pytest.MonkeyPatch):
-    from genz_jax.questions.require import requirements as module
+    from genz_jax.questions.require import inverse as searched, requirements as module
 
     chip = CHIP.replace(flops=gz.geomspace("500 TFLOP/s", "5 PFLOP/s", 40), mem_bw="1 GB/s")
     slo = gz.SLO(tpot=gz.geomspace("5 ms", "50 ms", 30))
     whole = gz.require("mem_bw", "gpt2", chip, WORK, slo=slo)
     inverse.cache_clear()
     traces = []
-    real = module.figures_of
-    monkeypatch.setattr(module, "figures_of", lambda *a: (traces.append(1), real(*a))[1])
+    real = searched.figures_of
+    monkeypatch.setattr(searched, "figures_of", lambda *a: (traces.append(1), real(*a))[1])
     monkeypatch.setattr(module, "POINTS", 100)
     parts = gz.require("mem_bw", "gpt2", chip, WORK, slo=slo)
     once = len(traces)

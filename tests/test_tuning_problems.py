@@ -14,7 +14,7 @@ from scipy.optimize import differential_evolution, minimize
 import genz_jax as gz
 from genz_jax.machine.cost import device_cost
 from genz_jax.questions.tune.problem import SPREAD, Data, Form, outcome, slopes
-from genz_jax.questions.tune.tune import Tuner, pose
+from genz_jax.questions.tune.tuner import Tuner, build_problem
 from genz_jax.serving.results import RequestResult
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ class Problem:
     def parts(self) -> Tuner:
         """The problem as arrays, for other optimisers."""
         given = (self.objective, self.model, "H100-SXM", self.load, self.spread, self.precision)
-        return pose(*given, bounds=self.bounds, slo=self.slo, budget=self.budget)
+        return build_problem(*given, bounds=self.bounds, slo=self.slo, budget=self.budget)
 
 
 CHAT = gz.Workload(batch=8, input_tokens=2048, output_tokens=256)

@@ -1,4 +1,7 @@
-"""Catalogue: models, platforms and workloads by name, from the TOML files beside this page."""
+"""Catalogue: models, platforms and workloads by name, from the TOML files beside this page.
+
+In: names, files and hub ids. Out: specs, each with its source. It never knows what a model costs or takes.
+"""
 
 import dataclasses
 import functools

@@ -1,6 +1,7 @@
 """Command line of the package.
 
-What a command needs is imported when it runs, so that help appears at once.
+In: options. Out: tables, JSON, files and pictures. What a command needs is imported when it runs, so that help appears
+at once; it never computes a figure itself.
 """
 
 import contextlib

@@ -132,7 +132,7 @@ def _tree(dataset: "xr.Dataset") -> dict[str, Any]:
 def _print(dataset: "xr.Dataset") -> None:
     from genz_jax.base import units
     from genz_jax.cli import show
-    from genz_jax.questions.require.requirements import LIMITS, OBSTACLES, Limit, Obstacle
+    from genz_jax.questions.require.result import LIMITS, OBSTACLES, Limit, Obstacle
 
     name = dataset.attrs["target"]
     points = _points(dataset)

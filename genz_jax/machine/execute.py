@@ -63,8 +63,8 @@ def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions
     breakdown: dict[str, Number] = dict.fromkeys(COMPONENTS, 0.0)
     for op, asked in zip(work.ops, work.loads, strict=True):
         time = operator_time(op, asked, speeds, platform, assumptions)
-        if op.hides:
-            time = _beside(time, [times[name].latency for name in op.hides], op.ranks)
+        if op.overlaps_with:
+            time = _beside(time, [times[name].latency for name in op.overlaps_with], op.ranks)
         times[op.name] = time
         kind = "network" if op.kind in COLLECTIVES else "vector" if op.kind == "vector" else "roofline"
         for name, sums in apart.items():

@@ -1,6 +1,7 @@
 """Parity with the published analyser: its table of cases, evaluated under the `genz` assumptions and compared.
 
-The table's units are the analyser's own: TFLOP/s, binary GB and GB/s, µs, ms, MiB.
+In: the table, whose units are the analyser's own (TFLOP/s, binary GB and GB/s, µs, ms, MiB). Out: its columns as
+predicted here. It never changes what the engine does.
 """
 
 import os

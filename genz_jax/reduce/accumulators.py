@@ -101,7 +101,7 @@ class Accumulator(abc.ABC):
         shape = tuple(self.blocks.shape.values())
         return jnp.full(shape, value, dtype, device=self.blocks.sharding)
 
-    def told(self, values: np.ndarray, dims: Dims) -> dict[str, Any]:
+    def as_variables(self, values: np.ndarray, dims: Dims) -> dict[str, Any]:
         """Arrays, dimensions and metadata of the objectives, which are last; NaN where there is no point."""
         values = np.where(np.isfinite(values), values, np.nan)
         together = zip(self.ranked, self.metas, strict=True)
@@ -124,7 +124,7 @@ class Accumulator(abc.ABC):
         if not len(values):
             values, places = np.full((1, values.shape[1]), np.inf), np.zeros((1, places.shape[1]), int)
         at = dict(zip(self.blocks.order, places.T, strict=True))
-        found, ranked = np.asarray(np.isfinite(values).all(axis=1)), self.told(values, (dim,))
+        found, ranked = np.asarray(np.isfinite(values).all(axis=1)), self.as_variables(values, (dim,))
         dims = {dim: numbers(dim, count, long_name)}
         dataset = at_places(space, question, at, found, dims, ranked)
         return dataset.isel({dim: slice(int(found.sum()))})
@@ -194,7 +194,7 @@ class BestPoint(Accumulator):
 
     def dataset(self, space: Space, question: Question) -> "xr.Dataset":
         dims = dict.fromkeys(self.kept)
-        ranked = self.told(self.values[..., None], self.kept)
+        ranked = self.as_variables(self.values[..., None], self.kept)
         found = np.asarray(np.isfinite(self.values))
         return at_places(space, question, self.places, found, dims, ranked)
 

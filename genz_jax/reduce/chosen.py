@@ -9,6 +9,7 @@ import numpy as np
 
 from genz_jax.base.axes import Axis
 from genz_jax.base.units import ONE
+from genz_jax.grid.shape import FEW
 from genz_jax.grid.space import Space
 from genz_jax.labelled import labels
 from genz_jax.labelled.labels import Coordinate, Grid
@@ -16,9 +17,6 @@ from genz_jax.serving.evaluate import Question, compiled
 
 if TYPE_CHECKING:
     import xarray as xr
-
-FEW = 2**15
-"""Points up to which a quick compilation saves more than it costs."""
 
 
 def at_places(

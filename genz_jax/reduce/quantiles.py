@@ -15,11 +15,11 @@ import numpy as np
 
 from genz_jax.base import free_memory as room
 from genz_jax.base.caches import QUESTIONS, Compiled
-from genz_jax.base.interrupts import Wish
 from genz_jax.grid.feed import Block
 from genz_jax.grid.shape import Blocking, Dims, block_shape, blocking, work_dims
 from genz_jax.grid.space import Space
 from genz_jax.grid.walk import Plan, plan
+from genz_jax.reduce.interrupts import StopRequest
 from genz_jax.reduce.ranked import ranked_points
 from genz_jax.reduce.reductions import Objective
 from genz_jax.serving.evaluate import Question
@@ -64,32 +64,34 @@ class Ranking:
         self.values, self.counts = np.full((*shape, len(q)), np.nan), np.zeros(shape, np.int64)
         self.seen = 0
 
-    def run(self, progress: bool, wish: Wish) -> None:
+    def run(self, progress: bool, interrupt: StopRequest) -> None:
         """Look at all points, or at those up to the interrupt."""
         ranked = math.prod(self.sizes[dim] for dim in self.over)
         if ranked <= SORTED:
-            self._sort(max(blocking().points // ranked, 1), progress, wish)
+            self._sort(max(blocking().points // ranked, 1), progress, interrupt)
         else:
-            self._select(progress, wish)
+            self._select(progress, interrupt)
 
     def _plan(self, shape: dict[str, int]) -> Plan:
         return plan(self.function, self.case, self.sizes, self.order, shape)
 
-    def _each(self, planned: Plan, chosen: list[Block], progress: bool, wish: Wish) -> Iterator[tuple[Block, Any]]:
+    def _each(
+        self, planned: Plan, chosen: list[Block], progress: bool, interrupt: StopRequest
+    ) -> Iterator[tuple[Block, Any]]:
         shape, function = tuple(planned.blocks.shape.values()), _values(planned.function)
         for block, out in planned.blocks.run(lambda part: function(part, shape), chosen, progress):
             yield block, np.asarray(out)[block.inside(self.order)]
-            if wish.stop:
+            if interrupt.stop:
                 return
 
-    def _sort(self, places: int, progress: bool, wish: Wish) -> None:
+    def _sort(self, places: int, progress: bool, interrupt: StopRequest) -> None:
         """Blocks that hold all points of some places."""
         sizes = {dim: self.sizes[dim] for dim in self.kept}
         shape = block_shape(sizes, self.kept, set(), Blocking(places), least=1) | {
             dim: self.sizes[dim] for dim in self.over
         }
         planned, axes = self._plan(shape), [self.order.index(dim) for dim in self.kept]
-        for block, value in self._each(planned, list(planned.blocks), progress, wish):
+        for block, value in self._each(planned, list(planned.blocks), progress, interrupt):
             value = np.moveaxis(value, axes, range(len(axes)))
             value = np.sort(value.reshape(*value.shape[: len(axes)], -1), axis=-1).astype(float)
             count = np.isfinite(value).sum(axis=-1)
@@ -100,7 +102,7 @@ class Ranking:
             self.counts[at] = count
             self.seen += value.size
 
-    def _select(self, progress: bool, wish: Wish) -> None:
+    def _select(self, progress: bool, interrupt: StopRequest) -> None:
         """One place after another, each by radix selection."""
         sizes = {dim: self.sizes[dim] for dim in self.over}
         shape = block_shape(sizes, self.over, work_dims(self.case), least=1) | dict.fromkeys(self.kept, 1)
@@ -108,13 +110,13 @@ class Ranking:
         for place in np.ndindex(*self.counts.shape):
             chosen = [block for block in planned.blocks if tuple(block.corner[i] for i in axes) == place]
             selection = Selection(self.q, np.dtype(jnp.result_type(float)))
-            while not selection.complete and not wish.stop:
-                for _, value in self._each(planned, chosen, progress, wish):
+            while not selection.complete and not interrupt.stop:
+                for _, value in self._each(planned, chosen, progress, interrupt):
                     selection.take(value.ravel())
                     self.seen += value.size if selection.known == 0 else 0
                 selection.close()
             self.values[place], self.counts[place] = selection.quantiles(), selection.count
-            if wish.stop:
+            if interrupt.stop:
                 return
 
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from genz_jax.base.caches import QUESTIONS, Compiled
-from genz_jax.base.interrupts import Wish, gently
 from genz_jax.base.units import ONE
 from genz_jax.grid.feed import Block, progress_bar
 from genz_jax.grid.space import Space
@@ -21,6 +20,7 @@ from genz_jax.grid.walk import Plan, plan
 from genz_jax.labelled import labels
 from genz_jax.labelled.labels import Coordinate, Grid
 from genz_jax.reduce.accumulators import Accumulator, BestPoint, BestPoints, Front, Share
+from genz_jax.reduce.interrupts import StopRequest, stop_on_interrupt
 from genz_jax.reduce.quantiles import Ranking
 from genz_jax.reduce.ranked import BlockView, Ranked, described, ranked_points
 from genz_jax.reduce.reductions import (
@@ -88,13 +88,13 @@ def reduce_space(
     planned = _plan(space, question, tuple(one for ranked in objectives.values() for one in ranked))
     kept = {n: _accumulator(r, planned, objectives[n], shapes) for n, r in walked.items()}
     seen: dict[str, int] = {}
-    with gently() as wish:
+    with stop_on_interrupt() as interrupt:
         if kept:
-            seen |= dict.fromkeys(kept, _walk(planned, list(kept.values()), progress, wish))
+            seen |= dict.fromkeys(kept, _walk(planned, list(kept.values()), progress, interrupt))
         for name, ranking in rankings.items():
-            ranking.run(progress, wish)
+            ranking.run(progress, interrupt)
             seen[name] = ranking.seen
-    if wish.stop:
+    if interrupt.stop:
         least = min(seen.values())
         message = f"interrupted after {least:,} of {grid.points:,} points: the result is of these alone"
         warnings.warn(message, stacklevel=3)
@@ -104,7 +104,7 @@ def reduce_space(
             one = _labelled(rankings[name], reduction.figure, grid, names, shapes)
         else:
             one = kept[name].dataset(space, question)
-        complete = not wish.stop or (seen[name] == grid.points and not isinstance(reduction, Quantiles))
+        complete = not interrupt.stop or (seen[name] == grid.points and not isinstance(reduction, Quantiles))
         found[name] = one.assign_attrs(points=grid.points, points_done=seen[name], complete=int(complete))
     return found
 
@@ -177,7 +177,7 @@ def _size(block: Block) -> int:
     return math.prod(part.stop - part.start for part in block.place.values())
 
 
-def _walk(planned: Plan, kept: list[Accumulator], progress: bool, wish: Wish) -> int:
+def _walk(planned: Plan, kept: list[Accumulator], progress: bool, interrupt: StopRequest) -> int:
     """Take blocks into the accumulators until the last or an interrupt; the number of points that have been taken."""
     blocks = planned.blocks
     shape = tuple(blocks.shape.values())
@@ -222,7 +222,7 @@ def _walk(planned: Plan, kept: list[Accumulator], progress: bool, wish: Wish) ->
             one.close(last, carry)
         if len(waiting) > AHEAD:
             look()
-        if wish.stop:
+        if interrupt.stop:
             break
     while waiting:
         look()

@@ -2,6 +2,8 @@
 
 A number may be given as a Python or NumPy number, a JAX array or tracer, text with units ("3.35 TB/s"), an `Axis`, or
 an `xarray.DataArray`. Text is converted to base units and values are checked when a spec is made.
+
+In: numbers, text, axes. Out: specs. They never know who reads them.
 """
 
 from genz_jax.base.axes import Axis as Axis

@@ -49,6 +49,6 @@ def sweep(
         from genz_jax.store import dask_arrays as lazily
 
         return lazily.sweep(job)
-    from genz_jax.store import write as stores
+    from genz_jax.store import fill
 
-    return stores.sweep(store, job, client, progress)
+    return fill.sweep(store, job, client, progress)

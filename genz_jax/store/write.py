@@ -16,13 +16,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from genz_jax.base import files
-from genz_jax.base.interrupts import gently
 from genz_jax.grid.feed import Block
 from genz_jax.labelled import labels
 from genz_jax.store import checksums, fingerprint
@@ -186,50 +184,6 @@ def write_region(
     if value.shape != shape:
         raise ValueError(f"region of {array.name!r}: an array of shape {value.shape} for a region of {shape}")
     array[where] = value
-
-
-def sweep(path: str | os.PathLike, job: Job, client: Any, progress: bool) -> "xr.Dataset":
-    """Write what is missing of a sweep, and open it.
-
-    Args:
-        path: where the store is or will be.
-        job: the sweep.
-        client: a `dask.distributed.Client` whose workers do it; None for this process.
-        progress: show a progress bar when it takes long.
-
-    Raises:
-        ValueError: no store can be there, or another is there.
-        KeyboardInterrupt: interrupted; the message says how to go on.
-    """
-    try:
-        store = open_or_create(path, job)
-    except OSError as error:
-        raise ValueError(f"store = {str(path)!r}: cannot be opened ({error.strerror or error})") from error
-    store.verify()
-    missing = store.missing()
-    total = len(store.regions)
-    with tqdm(
-        total=total, initial=total - len(missing), unit="region", delay=2, leave=False, disable=not progress
-    ) as bar:
-        try:
-            if client is None:
-                with gently() as wish:
-                    for _ in store.fill(shuffled(missing)):
-                        bar.update()
-                        if wish.stop:
-                            raise KeyboardInterrupt
-            else:
-                from genz_jax.store import dask_workers as cluster
-
-                cluster.fill(store, missing, client, bar.update)
-        except KeyboardInterrupt:
-            done = total - len(store.missing())
-            raise KeyboardInterrupt(
-                f"store = {str(path)!r}: {done:,} of {total:,} regions are done; call again with the same arguments to "
-                "go on"
-            ) from None
-    store.clean()
-    return store.dataset()
 
 
 def open_store(path: str | os.PathLike) -> "xr.Dataset":

@@ -1,1 +1,4 @@
-"""What must be done: operators with their FLOPs, bytes and messages. Nothing here knows a platform."""
+"""Work: what must be done, as operators with their FLOPs, bytes and messages.
+
+In: a model, a workload and how it is spread. Out: `Work`, a value of small arrays. It never knows a platform.
+"""

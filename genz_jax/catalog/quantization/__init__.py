@@ -2,6 +2,8 @@
 
 Each form has a reader that says which format a linear layer has, by its name. `modules.py` has the names that a model's
 layers have in checkpoints, so that lists of modules, globs and regular expressions become formats of kinds of layers.
+
+In: a config. Out: the text of a precision, or a refusal. It never knows what a format costs.
 """
 
 import re

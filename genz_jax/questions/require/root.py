@@ -19,13 +19,13 @@ SPAN = 2.0**40
 class Crossing(eqx.Module):
     """The crossing of each point.
 
-    `use` is the function's value there, `beside` what it gives beside; `found` is false where the search has not
+    `use` is the function's value there and `aux` its auxiliary output; `found` is false where the search has not
     converged.
     """
 
     u: Float[Array, "..."]
     use: Float[Array, "..."]
-    beside: Any
+    aux: Any
     found: Bool[Array, "..."]
 
 
@@ -34,7 +34,7 @@ class _State(eqx.Module):
     low: Float[Array, "..."]
     high: Float[Array, "..."]
     use: Float[Array, "..."]
-    beside: Any
+    aux: Any
     found: Bool[Array, "..."]
     steps: jax.Array
 
@@ -58,7 +58,7 @@ def crossing(
     on the piece that holds it, where the next step is exact. Elsewhere the bracket halves on a log scale.
 
     Args:
-        use: a function that does not fall, and what it gives beside; each point's value depends on its own u alone.
+        use: a function that does not fall, with an auxiliary output; each point's value depends on its own u alone.
         start: where to begin.
         low: a value of u for which use(u) ≤ 1, or 0 where that is the limit u → 0.
         skip: points that are not searched.
@@ -73,7 +73,7 @@ def crossing(
     def step(state: _State) -> _State:
         u = state.u
         # The derivative by ln u keeps its size whatever the unit of u.
-        value, slope, beside = jax.jvp(use, (u,), (u,), has_aux=True)
+        value, slope, aux = jax.jvp(use, (u,), (u,), has_aux=True)
         good = value <= 1.0 + close_enough
         low = jnp.where(good, jnp.maximum(state.low, u), state.low)
         high = jnp.where(good, state.high, jnp.minimum(state.high, u))
@@ -93,7 +93,7 @@ def crossing(
             low,
             high,
             jnp.where(state.found, state.use, value),
-            jnp.where(state.found, state.beside, beside),
+            jnp.where(state.found, state.aux, aux),
             done,
             state.steps + 1,
         )
@@ -111,7 +111,7 @@ def crossing(
         jnp.zeros((), jnp.int32),
     )
     last = jax.lax.while_loop(unfinished, step, first)
-    return Crossing(last.u, last.use, last.beside, last.found)
+    return Crossing(last.u, last.use, last.aux, last.found)
 
 
 def greatest_whole(

@@ -13,11 +13,10 @@ import numpy as np
 from genz_jax.base import units
 from genz_jax.base.caches import QUESTIONS, Compiled
 from genz_jax.base.fields import LESS_IS_BETTER, Number, Role, field_at, leaves, near
-from genz_jax.grid.shape import Blocking
+from genz_jax.grid.shape import FEW, Blocking
 from genz_jax.grid.space import read_space
 from genz_jax.labelled import labels
 from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike
-from genz_jax.questions.require.requirements import FEW
 from genz_jax.questions.sweep import ask
 from genz_jax.serving.evaluate import Case, Question, evaluate, figures_of, work_of
 from genz_jax.specs import Engine, Platform, Speculation

@@ -119,7 +119,7 @@ class Polisher:
         picks = each_choice_first(ranks, spread)[0][:WIDTH]
         box = self.box(spread[:, picks])
         options = (self.data, logs[:, picks], spread[:, picks], *box, self.margin)
-        nearest, first = polish(self.form, *options, weightless=True)
+        nearest, first = polish(self.form, *options, feasibility_only=True)
         inside = [k for k, bundle in enumerate(nearest) if bundle.feasible]
         if not inside:
             self.fail(nearest, spread[:, picks])

@@ -195,8 +195,8 @@ class Bundle:
     the value at the best point are moved down to it: that happens where the function is not convex.
     """
 
-    def __init__(self, low: np.ndarray, high: np.ndarray, margin: float, weightless: bool = False):
-        self.low, self.high, self.margin, self.weightless = low, high, margin, weightless
+    def __init__(self, low: np.ndarray, high: np.ndarray, margin: float, feasibility_only: bool = False):
+        self.low, self.high, self.margin, self.feasibility_only = low, high, margin, feasibility_only
         self.places: list[np.ndarray] = []
         self.goals: list[float] = []
         self.goal_slopes: list[np.ndarray] = []
@@ -216,8 +216,8 @@ class Bundle:
 
     def merit(self, i: int) -> float:
         """Goal and weighted excess of a visited point; excess alone where only that counts."""
-        broken = max(float(self.excess[i].max()) + self.margin, -np.inf if self.weightless else 0.0)
-        return broken if self.weightless else self.goals[i] + _EXCESS_WEIGHT * broken
+        broken = max(float(self.excess[i].max()) + self.margin, -np.inf if self.feasibility_only else 0.0)
+        return broken if self.feasibility_only else self.goals[i] + _EXCESS_WEIGHT * broken
 
     def settle(self) -> None:
         """Take the best visited point that keeps all limits where the best of all breaks one by a hair."""
@@ -256,7 +256,7 @@ class Bundle:
         rows, bounds, owners = [], [], []
         for j in recent if trust else range(len(self.places)):
             away = centre - self.places[j]
-            if not self.weightless:
+            if not self.feasibility_only:
                 lift = self.goals[j] + self.goal_slopes[j] @ away - self.goals[self.best]
                 self.convex &= bool(lift <= 1e-5)
                 offset = self.goals[j] - self.goal_slopes[j] @ self.places[j] - max(lift, 0.0)
@@ -266,7 +266,7 @@ class Bundle:
             for i, slope in enumerate(self.excess_slopes[j]):
                 lift = self.excess[j][i] + slope @ away - self.excess[self.best][i]
                 self.convex &= bool(lift <= 1e-5)
-                if trust and self.excess[self.best][i] < -3.0 and not self.weightless:
+                if trust and self.excess[self.best][i] < -3.0 and not self.feasibility_only:
                     continue  # far from mattering
                 offset = self.excess[j][i] - slope @ self.places[j] - max(lift, 0.0) + self.margin
                 rows.append([*slope, 0.0, -1.0])
@@ -275,9 +275,9 @@ class Bundle:
         low, high = self.low, self.high
         if trust:
             low, high = np.maximum(low, centre - self.radius), np.minimum(high, centre + self.radius)
-        box = [*zip(low, high, strict=True), (0.0, 0.0) if self.weightless else (-1e3, 1e3)]
-        box.append((-1e3, 1e3) if self.weightless else (0.0, 1e3))
-        cost = [*np.zeros(d), 1.0, 1.0 if self.weightless else _EXCESS_WEIGHT]
+        box = [*zip(low, high, strict=True), (0.0, 0.0) if self.feasibility_only else (-1e3, 1e3)]
+        box.append((-1e3, 1e3) if self.feasibility_only else (0.0, 1e3))
+        cost = [*np.zeros(d), 1.0, 1.0 if self.feasibility_only else _EXCESS_WEIGHT]
         found = linprog(cost, np.array(rows), np.array(bounds), bounds=box, method="highs")
         return found, owners
 
@@ -299,7 +299,7 @@ class Bundle:
 
     def rule_out(self, rival: float) -> None:
         """End here, with the lower bound as `floor`, where the planes say that the optimum is worse than a rival's."""
-        if self.done or not self.convex or self.weightless or self.merit(self.best) < rival + _WORSE:
+        if self.done or not self.convex or self.feasibility_only or self.merit(self.best) < rival + _WORSE:
             return
         found, _ = self.solve(trust=False)
         if found.success and self.convex and found.fun > rival + _ENOUGH:
@@ -327,7 +327,7 @@ def polish(
     high: np.ndarray,
     margin: float,
     most: int = 60,
-    weightless: bool = False,
+    feasibility_only: bool = False,
 ) -> tuple[list[Bundle], int]:
     """Improve points by cutting planes on the exact model, each by its own bundle, until it cannot be the best.
 
@@ -340,13 +340,13 @@ def polish(
         high: logarithms of the upper bounds.
         margin: by how much limits must be kept, in logarithms, for rounding.
         most: steps at most.
-        weightless: only make the largest excess small.
+        feasibility_only: only make the largest excess small.
 
     Returns:
         The bundles, and the evaluations that each has had.
     """
     count = logs.shape[1]
-    bundles = [Bundle(low[:, k], high[:, k], margin, weightless) for k in range(count)]
+    bundles = [Bundle(low[:, k], high[:, k], margin, feasibility_only) for k in range(count)]
     at, rounds = np.clip(logs, low, high), 0
     while rounds < most:
         rounds += 1

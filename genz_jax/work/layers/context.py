@@ -14,7 +14,7 @@ def pass_keys(
     prompts: Sequence[Segment],
     elements: Number,
     window: Number | None,
-    hides: tuple[str, ...],
+    overlaps_with: tuple[str, ...],
     deployment: Deployment,
 ) -> list[Operator]:
     """Ring attention (arXiv 2310.01889, 2411.01783): ranks pass their block of keys and values around.
@@ -28,7 +28,7 @@ def pass_keys(
         prompts: prompts of one kernel, all of the same length.
         elements: elements of keys and values per token.
         window: tokens that a query sees at most; None for all.
-        hides: names of the attention's operators.
+        overlaps_with: names of the attention's operators.
         deployment: spread, formats and physics.
     """
     if deployment.parallelism.cp is None or not prompts:
@@ -51,7 +51,7 @@ def pass_keys(
         ranks=parts,
         precision=deployment.precision,
         stride=deployment.ranks,
-        hides=hides,
+        overlaps_with=overlaps_with,
     )
     return [op.times(share)]
 

@@ -100,14 +100,14 @@ def attend(
 
         made = over_positions(build, together, step, visibility.window)
         prompts = [segment for segment in together if segment.prompt]
-        hides, window = tuple(op.name for op in made), visibility.window if visibility.newest else None
+        overlaps_with, window = tuple(op.name for op in made), visibility.window if visibility.newest else None
         ops += made
         ops += pass_keys(
             f"{prefix}{kernel}pass_keys",
             prompts,
             heads.passed,
             window,
-            hides,
+            overlaps_with,
             deployment,
         )
     return ops

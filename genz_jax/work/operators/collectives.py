@@ -14,7 +14,7 @@ def _collective(
     ranks: Number,
     precision: Precision,
     stride: Number,
-    hides: tuple[str, ...] = (),
+    overlaps_with: tuple[str, ...] = (),
 ) -> Operator:
     """A message of that many elements on every rank, partial sums where it reduces; none where there is one rank."""
     size = precision.accumulation if kind in ("all_reduce", "reduce_scatter") else precision.activations
@@ -25,7 +25,7 @@ def _collective(
         message=xp.where(ranks > 1, elements * size, 0.0),
         ranks=ranks,
         stride=stride,
-        hides=hides,
+        overlaps_with=overlaps_with,
         sizes={"elements": elements, "ranks": ranks},
     )
 
@@ -74,7 +74,7 @@ def ring(
     ranks: Number,
     precision: Precision,
     stride: Number = 1.0,
-    hides: tuple[str, ...] = (),
+    overlaps_with: tuple[str, ...] = (),
 ) -> Operator:
     """Pass tensors of `elements` around a ring of ranks until each has seen all: ranks − 1 passes, all ranks at once.
 
@@ -85,7 +85,7 @@ def ring(
         ranks: ranks of the ring.
         precision: bytes per element.
         stride: devices between neighbouring ranks.
-        hides: names of operators before it that it runs beside.
+        overlaps_with: names of operators before it that it runs beside.
     """
-    op = _collective("ring", name, component, elements, ranks, precision, stride, hides)
+    op = _collective("ring", name, component, elements, ranks, precision, stride, overlaps_with)
     return op.times(ranks - 1.0)

@@ -75,7 +75,7 @@ class Operator:
         message: bytes that each rank of a collective holds.
         ranks: ranks of the collective.
         stride: devices between neighbouring ranks, 1 for the innermost parallelism.
-        hides: names of operators before it that a ring runs beside; (n − 1)/n of their time hides it.
+        overlaps_with: names of operators before it that a ring runs beside; (n − 1)/n of their time overlaps_with it.
         stored: bytes of parameters that it keeps in memory.
         stored_as: those of these bytes that are no parameters of the layer's usual field of `ParameterCount`, by the
             name of their field ("norms", "router").
@@ -98,7 +98,7 @@ class Operator:
     message: Number = 0.0
     ranks: Number = 1.0
     stride: Number = 1.0
-    hides: tuple[str, ...] = dataclasses.field(metadata=_STATIC, default=())
+    overlaps_with: tuple[str, ...] = dataclasses.field(metadata=_STATIC, default=())
     stored: Number = 0.0
     stored_as: dict[str, Number] = dataclasses.field(default_factory=dict)
     cached: Number = 0.0

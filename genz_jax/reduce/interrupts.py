@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C as a wish to stop between two blocks, so that what is done can be had."""
+"""Interrupts: stop after the current block on Ctrl-C and keep the partial result."""
 
 import signal
 import threading
@@ -6,32 +6,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Wish:
-    """Whether an interrupt has come."""
+class StopRequest:
+    """Whether an interrupt has come: `stop` is true then."""
 
     def __init__(self) -> None:
         self.stop = False
 
 
 @contextmanager
-def gently() -> Iterator[Wish]:
+def stop_on_interrupt() -> Iterator[StopRequest]:
     """Note the first interrupt instead of raising it; the second is raised.
 
     Outside the main thread, where no handler can be set, interrupts are what they were.
     """
-    wish = Wish()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield request
         return
     before = signal.getsignal(signal.SIGINT)
 
     def note(number: int, frame: object) -> None:
         del number, frame
-        wish.stop = True
+        request.stop = True
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, note)
     try:
-        yield wish
+        yield request
     finally:
         signal.signal(signal.SIGINT, before)
