@@ -111,7 +111,8 @@ class Regions:
         widths = [array.dtype.itemsize * array.size for array, _, _ in self._figures.values()]
         self.shape = region_shape(job.chunks, sizes, self.order, sum(widths))
         self.job = dataclasses.replace(job, chunks=self.shape)
-        self._blocks = Blocks(labels.to_arrays(slim(case), self.order), sizes, self.order, self.shape, spread=False)
+        with jax.enable_x64(job.double):
+            self._blocks = Blocks(labels.to_arrays(slim(case), self.order), sizes, self.order, self.shape, spread=False)
         self._inner = block_shape(self.shape, self.order, work)
         self._check(max(widths, default=0), sum(widths))
         self.frame = self.template(lambda shape, dtype, chunks: np.broadcast_to(np.zeros((), dtype), shape))

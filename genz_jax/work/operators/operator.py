@@ -14,25 +14,9 @@ import jax
 from genz_jax.base.fields import Number
 from genz_jax.specs import Layers
 
-Kind = Literal[
-    "gemm",
-    "conv1d",
-    "conv2d",
-    "depthwise_conv2d",
-    "attention_scores",
-    "attention_values",
-    "attention",
-    "einsum",
-    "vector",
-    "all_reduce",
-    "all_gather",
-    "reduce_scatter",
-    "all_to_all",
-    "point_to_point",
-    "ring",
-]
 Operand = Layers | Literal["kv_cache", "activations"]
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point", "ring")
+COLLECTIVES = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point", "ring"}
+"""Kinds of operators that are messages between ranks; `machine.network.collective` adds others."""
 
 COMPONENTS = {
     "embedding": "input embedding",
@@ -63,7 +47,7 @@ class Operator:
 
     Attributes:
         name: what it is, unique within a layer.
-        kind: its kind, which decides what hardware runs it.
+        kind: its kind, which decides what hardware runs it: one of `COLLECTIVES`, `vector`, or a kind of product.
         component: the part of the breakdown that it counts for, one of `COMPONENTS`.
         on_chip: initials of the tensors that stay on chip.
         operand: what tensor the second operand is, which decides the format of the arithmetic.
@@ -86,7 +70,7 @@ class Operator:
     """
 
     name: str = dataclasses.field(metadata=_STATIC)
-    kind: Kind = dataclasses.field(metadata=_STATIC)
+    kind: str = dataclasses.field(metadata=_STATIC)
     component: str = dataclasses.field(metadata=_STATIC)
     on_chip: str = dataclasses.field(metadata=_STATIC, default="")
     operand: Operand = dataclasses.field(metadata=_STATIC, default="weights")
