@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import genz_jax as gz
-from genz_jax.base.fields import Axis, Spec, at, field_at, leaves, put
+from genz_jax.base.fields import Axis, Spec, at, field_at, put
 from genz_jax.base.html import html_table
+from genz_jax.base.paths import leaves
 from genz_jax.labelled.inputs import read_case
 from genz_jax.machine.cost import CostResult
 from genz_jax.reduce.reductions import sense_of

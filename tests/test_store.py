@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 
 import genz_jax as gz
+from genz_jax.grid.packed import of_packed
 from genz_jax.grid.walk import compiled
 from genz_jax.serving.evaluate import Question, function_of
 from genz_jax.store import regions as cutting, write as stores
@@ -146,7 +147,7 @@ def test_one_compiled_shape_for_all_regions(tmp_path):
     figures = ("energy", "bound")
     small(figures, store=tmp_path / "x.zarr", chunks=CHUNKS)
     question = Question("decode", gz.Assumptions.default, figures)
-    assert compiled(function_of(question)).shapes == 1
+    assert compiled(of_packed(function_of(question)), False).shapes == 1
 
 
 def test_every_region_is_written_once(tmp_path, monkeypatch):

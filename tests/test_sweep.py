@@ -369,7 +369,7 @@ def test_blocks_cover_every_point(monkeypatch, sizes, limit):
     assert all(n >= min(2, lengths[dim]) for dim, n in blocks.shape.items())
     visits, values = np.zeros(sizes, int), np.zeros(sizes)
     for block in blocks:
-        part = blocks.part(block)
+        part = blocks.part(block).tree
         batch, bandwidth = np.broadcast_arrays(part.workload.batch, part.platform.mem_bw)
         assert batch.shape == tuple(blocks.shape[dim] if lengths[dim] > 1 else 1 for dim in order)
         place = tuple(block.place[dim] for dim in order)

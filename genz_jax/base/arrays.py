@@ -5,7 +5,8 @@ Formulas written with these run in float64 on the numbers of a spec, without a c
 """
 
 import functools
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -21,6 +22,12 @@ def _of_both(name: str) -> Callable[..., Any]:
         return (theirs if any(isinstance(value, jax.Array) for value in args) else ours)(*args)
 
     return function
+
+
+def total(values: Iterable[Any]) -> Any:
+    """Σ values, of which plain zeros are left out, each of which would cost an addition to trace and to compile."""
+    found = [value for value in values if not (isinstance(value, float) and value == 0.0)]
+    return functools.reduce(operator.add, found) if found else 0.0
 
 
 ceil = _of_both("ceil")

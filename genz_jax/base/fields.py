@@ -360,17 +360,6 @@ def field_at(spec: Any, path: str) -> Mapping[str, Any]:
     return next(field.metadata for field in dataclasses.fields(spec) if field.name == last)
 
 
-def path_of(keys: tuple[Any, ...]) -> str:
-    """Dotted path of a leaf, from the keys that `jax.tree_util` gives it."""
-    return ".".join(str(getattr(key, "name", getattr(key, "idx", key))) for key in keys)
-
-
-def leaves(spec: Any) -> dict[str, Any]:
-    """All numbers and axes by dotted path, in the order of `jax.tree.leaves`."""
-    found = jax.tree_util.tree_leaves_with_path(spec, is_leaf=lambda leaf: isinstance(leaf, Axis))
-    return {path_of(keys): leaf for keys, leaf in found}
-
-
 def shared(spec: SpecT) -> SpecT:
     """Return the spec, whose arrays can no longer be written to, so that one may serve many callers."""
     for leaf in jax.tree.leaves(spec):

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from genz_jax.grid.packed import Packed
 from genz_jax.grid.shape import Dims, blocking
 
 
@@ -70,16 +71,15 @@ class Blocks(Collection[Block]):
         self._along, self.sharding = _spread(self.shape) if spread else (0, None)
         lengths = tuple(self.shape.values())
         self.counts = tuple(math.ceil(n / b) for n, b in zip(self.sizes.values(), lengths, strict=True))
-        self._padded = jax.tree.map(self._pad, arrays)
-        leaves, self._structure = jax.tree.flatten(self._padded)
-        self._fixed: list[Any] = []
-        self._moving: list[tuple[int, np.ndarray, tuple[int, ...]]] = []
-        for i, leaf in enumerate(leaves):
-            rank = np.ndim(leaf) == len(order)
-            cut = tuple(k for k, n in enumerate(np.shape(leaf)) if n > max(lengths[k], 1)) if rank else ()
-            self._fixed.append(None if cut else self._placed(leaf))
-            if cut:
-                self._moving.append((i, np.asarray(leaf), cut))
+        packed = Packed.of(jax.tree.map(self._pad, arrays))
+        self._layout, self._padded = packed.layout, packed.arrays
+        self._moving: dict[int, tuple[int, ...]] = {}
+        for i, leaf in enumerate(self._padded):
+            if np.ndim(leaf) == len(order):
+                cut = tuple(k for k, n in enumerate(leaf.shape) if n > max(lengths[k], 1))
+                self._moving |= {i: cut} if cut else {}
+        fixed = [packed.numbers, *(None if i in self._moving else leaf for i, leaf in enumerate(self._padded))]
+        self._numbers, *self._fixed = self._placed(fixed)
         self._last: dict[int, tuple[Any, Any]] = {}
 
     def _pad(self, leaf: Any) -> Any:
@@ -89,15 +89,15 @@ class Blocks(Collection[Block]):
         missing = [(0, full - n if n > 1 else 0) for full, n in zip(filled, leaf.shape, strict=True)]
         return np.pad(leaf, missing, mode="edge") if any(more for _, more in missing) else np.asarray(leaf)
 
-    def _placed(self, leaf: Any) -> Any:
-        if self.sharding is None and isinstance(leaf, jax.Array):
-            return leaf
-        leaf = np.asarray(leaf)
-        leaf = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
-        spread = self.sharding is not None and leaf.ndim == len(self.order) and leaf.shape[self._along] > 1
+    def _placed(self, leaves: list[Any]) -> list[Any]:
+        """Arrays on the devices; None stays None."""
         if self.sharding is None:
             # What is used once is put there with the call, which costs less.
-            return leaf if len(self) == 1 else jax.device_put(leaf)
+            return leaves if len(self) == 1 else jax.device_put(leaves)
+        return [self._spread_out(leaf) for leaf in leaves]
+
+    def _spread_out(self, leaf: Any) -> Any:
+        spread = np.ndim(leaf) == len(self.order) and leaf.shape[self._along] > 1
         return jax.device_put(leaf, self.sharding) if spread else leaf
 
     def __len__(self) -> int:
@@ -119,28 +119,29 @@ class Blocks(Collection[Block]):
         }
         return Block(number, corner, place)
 
-    def part(self, block: Block) -> Any:
+    def part(self, block: Block) -> Packed:
         """The arrays of a block, on the devices that compute it."""
         starts = [i * n for i, n in zip(block.corner, self.shape.values(), strict=True)]
         leaves, lengths = list(self._fixed), tuple(self.shape.values())
-        for i, array, cut in self._moving:
+        for i, cut in self._moving.items():
             key = tuple(starts[k] for k in cut)
             # What does not move between two blocks stays on the devices.
             known, value = self._last.get(i, (None, None))
             if known != key:
-                place: list[slice] = [slice(None)] * array.ndim
+                place: list[slice] = [slice(None)] * len(starts)
                 for k in cut:
                     place[k] = slice(starts[k], starts[k] + lengths[k])
-                part = array[tuple(place)]
-                value = part if self.sharding is None else self._placed(part)
+                value = self._padded[i][tuple(place)]
+                value = value if self.sharding is None else self._spread_out(value)
                 self._last[i] = (key, value)
             leaves[i] = value
-        return jax.tree.unflatten(self._structure, leaves)
+        return Packed(self._numbers, tuple(leaves), self._layout)
 
-    def sample(self) -> tuple[list[np.ndarray], Any]:
+    def sample(self) -> tuple[list[np.ndarray], Packed]:
         """Places along each dimension, evenly from end to end, as many as a block has, and the arrays there."""
         places = [np.linspace(0, self.sizes[dim] - 1, self.shape[dim]).round().astype(int) for dim in self.order]
-        return places, jax.tree.map(self._placed, _at(self._padded, places))
+        arrays = self._placed([_at(leaf, places) for leaf in self._padded])
+        return places, Packed(self._numbers, tuple(arrays), self._layout)
 
     def run(self, function: Callable[[Any], Any], chosen: Collection[Block], progress: bool) -> Iterator[Any]:
         """Blocks, each with the function's result, one of which is computed while another is used.
@@ -158,18 +159,13 @@ class Blocks(Collection[Block]):
         yield from waiting
 
 
-def _at(arrays: Any, places: Sequence[np.ndarray]) -> Any:
-    """The arrays at places along each dimension that they have."""
-
-    def cut(leaf: Any) -> Any:
-        if np.ndim(leaf) != len(places):
-            return leaf
+def _at(leaf: Any, places: Sequence[np.ndarray]) -> Any:
+    """An array at places along each dimension that it has."""
+    if np.ndim(leaf) == len(places):
         for axis, place in enumerate(places):
             if leaf.shape[axis] > 1:
                 leaf = leaf[(slice(None),) * axis + (place,)]
-        return leaf
-
-    return jax.tree.map(cut, arrays)
+    return leaf
 
 
 def progress_bar(blocks: Collection[Block], progress: bool) -> Any:

@@ -12,7 +12,8 @@ import numpy as np
 from genz_jax.base import free_memory as room
 from genz_jax.base.caches import QUESTIONS, Compiled
 from genz_jax.grid.feed import Block, Blocks
-from genz_jax.grid.shape import Blocking, Dims, rounded_shape
+from genz_jax.grid.packed import of_packed
+from genz_jax.grid.shape import SMALL, Blocking, Dims, rounded_shape
 from genz_jax.labelled import labels
 from genz_jax.serving.evaluate import Case, slim
 from genz_jax.specs.figures import Result
@@ -24,15 +25,30 @@ class Plan:
 
     Attributes:
         blocks: the grid.
-        function: from the arrays of a block to the function's result, for compiled functions.
-        compiled: the same, compiled.
-        shapes: the results' shapes, which show what they depend on, and types, as a tree.
+        function: from the packed arrays of a block to the function's result, for compiled functions.
+        case: the case, with axes.
+        plain: the function of a case of arrays.
+        quick: whether there are so few points that a quick compilation is best.
     """
 
     blocks: Blocks
     function: Callable[[Any], Any]
-    compiled: Compiled
-    shapes: Any
+    case: Case
+    plain: Callable[[Any], Any]
+    quick: bool
+
+    @property
+    def compiled(self) -> Compiled:
+        """The function, compiled."""
+        return compiled(self.function, self.quick)
+
+    @functools.cached_property
+    def shapes(self) -> Any:
+        """The results' shapes, which show what they depend on, and types, as a tree."""
+        # An output's shape shows what it depends on unless an axis has length 1.
+        if 1 in self.blocks.shape.values():
+            return _shapes(compiled(self.plain), labels.probe(slim(self.case), self.blocks.order))
+        return _shapes(self.compiled, self.blocks.part(self.blocks[0]))
 
     @property
     def dims(self) -> dict[int, Dims]:
@@ -61,29 +77,27 @@ def plan(
     """
     shape = rounded_shape(case, sizes, order, limits) if shape is None else shape
     blocks = Blocks(labels.to_arrays(slim(case), order), sizes, order, shape)
-    whole = function if isinstance(function, Compiled) else compiled(function)
-    return Plan(blocks, function, whole, shapes_of(whole, case, blocks))
+    few = len(blocks) == 1 and math.prod(blocks.shape.values()) <= SMALL
+    return Plan(blocks, of_packed(function), case, function, few)
 
 
 @functools.lru_cache(maxsize=QUESTIONS)
-def compiled(function: Callable[[Any], Any]) -> Compiled:
+def compiled(function: Callable[[Any], Any], quick: bool = False) -> Compiled:
     """A function, compiled once per structure and shapes of its argument."""
-    return Compiled(function)
+    return function if isinstance(function, Compiled) else Compiled(function, quick)
 
 
-def shapes_of(function: Compiled, case: Case, blocks: Blocks) -> Any:
-    """Shapes and types of what a function makes of a case; shapes show what it depends on."""
-    # An output's shape shows what it depends on unless an axis has length 1.
-    alone = 1 in blocks.shape.values()
-    leaves, structure = jax.tree.flatten(labels.probe(slim(case), blocks.order) if alone else blocks.part(blocks[0]))
-    return _shapes(function, structure, tuple(np.shape(leaf) for leaf in leaves), str(jax.numpy.result_type(float)))
+def _shapes(function: Compiled, given: Any) -> Any:
+    """Shapes and types of what a function makes of arrays."""
+    leaves, structure = jax.tree.flatten(given)
+    dtype = str(jax.numpy.result_type(float))
+    return _shapes_of(function, structure, tuple(np.shape(leaf) for leaf in leaves), dtype)
 
 
 @functools.lru_cache(maxsize=QUESTIONS)
-def _shapes(function: Compiled, structure: Any, shapes: tuple[tuple[int, ...], ...], dtype: str) -> Any:
+def _shapes_of(function: Compiled, structure: Any, shapes: tuple[tuple[int, ...], ...], dtype: str) -> Any:
     leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    case = jax.tree.unflatten(structure, leaves)
-    return function.eval_shape(case)
+    return function.eval_shape(jax.tree.unflatten(structure, leaves))
 
 
 def _depends(leaf: Any, order: Dims) -> Dims:
@@ -114,7 +128,8 @@ def gather(planned: Plan, progress: bool, chosen: Collection[Block] | None = Non
     full = [tuple(sizes[dim] if dim in dims[i] else 1 for dim in order) for i in range(len(leaves))]
     _check_memory(leaves, full, sizes)
     outputs = _outputs(planned.shapes, full)
-    for block, result in blocks.run(planned.compiled, blocks if chosen is None else chosen, progress):
+    function = planned.compiled.at(blocks.part(blocks[0]))
+    for block, result in blocks.run(function, blocks if chosen is None else chosen, progress):
         inside = block.inside(order)
         for i, (output, leaf) in enumerate(zip(outputs, jax.tree.leaves(result), strict=True)):
             if any(at for at, dim in zip(block.corner, order, strict=True) if dim not in dims[i]):

@@ -17,8 +17,9 @@ import xarray as xr
 
 from genz_jax.base import units
 from genz_jax.base.axes import Axis
-from genz_jax.base.fields import Spec, field_at, leaves, path_of
+from genz_jax.base.fields import Spec, field_at
 from genz_jax.base.formats import Format
+from genz_jax.base.paths import leaves, path_of
 from genz_jax.labelled import context_limit
 from genz_jax.serving.evaluate import Case, Question
 from genz_jax.serving.results import MemoryResult, RequestResult, SpeculativeResult, StageResult
@@ -100,8 +101,6 @@ def name_axes(case: Specs) -> Specs:
 
 def axes_of(case: eqx.Module) -> dict[str, Axis]:
     """All axes of a case by the dotted path of their field."""
-    if not any(map(_is_axis, jax.tree.leaves(case, is_leaf=_is_axis))):
-        return {}  # paths take longer
     return {path: leaf for path, leaf in leaves(case).items() if _is_axis(leaf)}
 
 

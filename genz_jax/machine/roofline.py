@@ -16,34 +16,64 @@ from genz_jax.work.loads import Load, PositionCount
 from genz_jax.work.operators.operator import COLLECTIVES, Operand, Operator
 
 
-def native_format(platform: Platform, format: Number) -> tuple[Number, Number]:
-    """The format that the matrix units run at where they are asked for another, and its rate relative to bf16.
+class NativeFormats(eqx.Module):
+    """What the matrix units of a platform run each format at.
 
     A format that the platform lacks (rate 0) runs at the nearest wider one that it has, in the order of
     `formats.WIDER`.
+
+    Attributes:
+        codes: code of that format, by the format asked for.
+        rates: its rate relative to bf16.
+    """
+
+    codes: dict[str, Number]
+    rates: dict[str, Number]
+
+    @classmethod
+    def of(cls, platform: Platform) -> "NativeFormats":
+        """Those of a platform."""
+        codes: dict[str, Number] = {name: jnp.int8(Format[name]) for name in FORMATS}
+        rates: dict[str, Number] = {name: getattr(platform.rates, name) for name in FORMATS}
+        for name in FORMATS:
+            for fallback in WIDER[name]:
+                lacking = rates[name] <= 0
+                codes[name] = jnp.where(lacking, jnp.int8(Format[fallback]), codes[name])
+                rates[name] = jnp.where(lacking, getattr(platform.rates, fallback), rates[name])
+        return cls(codes, rates)
+
+    def code(self, format: Number) -> Number:
+        """Code of the format that is run at where the format of a code is asked for."""
+        return _select(self.codes, format)
+
+    def rate(self, format: Number) -> Number:
+        """Its rate relative to bf16."""
+        return _select(self.rates, format)
+
+
+def _select(values: dict[str, Number], format: Number) -> Number:
+    """The value of the format of a code; bf16's for a code that is none."""
+    found = values["bf16"]
+    for name, value in values.items():
+        if name != "bf16":
+            found = jnp.where(format == Format[name].value, value, found)
+    return found
+
+
+def native_format(platform: Platform, format: Number) -> tuple[Number, Number]:
+    """Code of the format that a platform runs at where one is asked for, and its rate relative to bf16.
 
     Args:
         platform: the device.
         format: code of the format asked for.
     """
-    code: Number = jnp.int8(Format.bf16)
-    relative: Number = platform.rates.bf16
-    for name in FORMATS:
-        if name == "bf16":
-            continue
-        at, rate = jnp.int8(Format[name]), getattr(platform.rates, name)
-        for fallback in WIDER[name]:
-            lacking = rate <= 0
-            at = jnp.where(lacking, jnp.int8(Format[fallback]), at)
-            rate = jnp.where(lacking, getattr(platform.rates, fallback), rate)
-        asked = format == Format[name].value
-        code, relative = jnp.where(asked, at, code), jnp.where(asked, rate, relative)
-    return code, relative
+    native = NativeFormats.of(platform)
+    return native.code(format), native.rate(format)
 
 
 def compute_rate(platform: Platform, precision: Precision) -> Number:
     """Peak rate of the matrix units for linear layers at a precision, in flop s-1."""
-    return platform.flops * native_format(platform, precision.compute)[1]
+    return platform.flops * NativeFormats.of(platform).rate(precision.compute)
 
 
 def formats_of(precision: Precision) -> dict[Operand, Number]:
@@ -71,10 +101,8 @@ class Speeds(eqx.Module):
     @classmethod
     def of(cls, platform: Platform, precision: Precision, bandwidth: Number) -> "Speeds":
         """Speeds of a platform, where `bandwidth` is the memory's (less than its own if it offloads)."""
-        peak = {
-            operand: 1.0 / (platform.flops * native_format(platform, code)[1])
-            for operand, code in formats_of(precision).items()
-        }
+        native = NativeFormats.of(platform)
+        peak = {operand: 1.0 / (platform.flops * native.rate(code)) for operand, code in formats_of(precision).items()}
         achieved = {operand: seconds / platform.compute_efficiency for operand, seconds in peak.items()}
         onchip = 1.0 / (platform.onchip_bw * platform.memory_efficiency)
         # These lie on the axes of a few numbers; fused, every point would divide anew.

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from genz_jax.base import units
 from genz_jax.base.caches import QUESTIONS
-from genz_jax.base.fields import field_at, leaves
+from genz_jax.base.fields import field_at
+from genz_jax.base.paths import leaves
 from genz_jax.grid.space import read_space
 from genz_jax.labelled import labels
 from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike

@@ -143,10 +143,10 @@ def _ranking(reduction: Quantiles, space: Space, question: Question, shapes: Any
 
 
 @functools.lru_cache(maxsize=QUESTIONS)
-def _step(function: Any, kinds: tuple[tuple[type[Accumulator], int], ...], padded: bool) -> Any:
+def _step(function: Any, kinds: tuple[tuple[type[Accumulator], int], ...], padded: bool, quick: bool) -> Any:
     """The function that takes a block into all accumulators, compiled once per structure and shapes."""
 
-    @functools.partial(Compiled, donate_argnums=0, static_argnums=5)
+    @functools.partial(Compiled, quick=quick, donate_argnums=0, static_argnums=5)
     def step(
         carries: list[Any], aids: list[Any], part: Any, number: Any, lengths: Any, shape: tuple[int, ...]
     ) -> tuple[list[Any], list[Any], jax.Array]:
@@ -182,7 +182,7 @@ def _walk(planned: Plan, kept: list[Accumulator], progress: bool, interrupt: Sto
     blocks = planned.blocks
     shape = tuple(blocks.shape.values())
     padded = any(n % blocks.shape[dim] for dim, n in blocks.sizes.items())
-    step = _step(planned.function, tuple((type(one), len(one.ranked)) for one in kept), padded)
+    step = _step(planned.function, tuple((type(one), len(one.ranked)) for one in kept), padded, planned.quick)
     # Blocks that share a carry follow each other.
     main = max(kept, key=lambda one: len(one.kept))
     todo = sorted(blocks, key=main.group) if main.kept else blocks

@@ -215,11 +215,10 @@ def compiled(question: Question, quick: bool = False) -> Any:
 
     Args:
         question: what is asked.
-        quick: compile faster, for few points: the compiler spends less on the speed of what it makes.
+        quick: compile faster, for few points.
     """
-    options: Any = {"xla_backend_optimization_level": 0} if quick else {}
 
     def run(case: Case) -> Result:
         return evaluate(case, question)
 
-    return Compiled(run, compiler_options=options)
+    return Compiled(run, quick)

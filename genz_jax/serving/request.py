@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from genz_jax.base.fields import Number
 from genz_jax.machine.capacity import capacity_check, excess, usable_memory
-from genz_jax.machine.roofline import native_format
+from genz_jax.machine.roofline import NativeFormats
 from genz_jax.serving.results import RequestResult, SpeculativeResult, StageResult
 from genz_jax.serving.speculative import (
     Turns,
@@ -108,7 +108,7 @@ def served(
         bound_code=waits_for(jnp.where(decode_weighs_more, rest.bound_code, first.bound_code)),
         prefill_bound_code=waits_for(first.bound_code),
         decode_bound_code=waits_for(rest.bound_code),
-        compute_format_code=native_format(platform, deployment.precision.compute)[0],
+        compute_format_code=NativeFormats.of(platform).code(deployment.precision.compute),
         feasible=feasible,
         reason_code=reason,
     )

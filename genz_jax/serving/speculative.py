@@ -211,7 +211,7 @@ def both_figures(result: type[SpeculativeT], work: Turns, platform: Platform) ->
     speeds = Speeds.of(platform, deployment.precision, bandwidth)
     times = [[run(one, speeds, platform, assumptions) for one in passes] for passes in work.passes]
     parts = [all_of(t, [one.count for one in passes]) for t, passes in zip(times, work.passes, strict=True)]
-    totals = parts[0].plus(parts[1])
+    totals = all_of(parts, [None, None])
     latency, batch_time = _times(work, times, parts, totals)
     reason = reason_code(work.reason, replica_devices(deployment), platform, fits)
     feasible = reason == Reason.feasible.value

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from genz_jax.base.fields import Number
 from genz_jax.machine.capacity import capacity_check, excess, usable_memory
 from genz_jax.machine.execute import Totals, all_of, run
-from genz_jax.machine.roofline import OperatorTime, Speeds, native_format
+from genz_jax.machine.roofline import NativeFormats, OperatorTime, Speeds
 from genz_jax.serving.pipeline import fill_and_drain, steady_time, through
 from genz_jax.serving.results import (
     ChunkedResult,
@@ -168,7 +168,7 @@ def pass_figures(
         memory_excess=excess(need, usable),
         energy=known(batch_energy(totals, platform, workload, deployment)),
         bound_code=bound_where(feasible, assumptions)(totals.bound_code),
-        compute_format_code=native_format(platform, deployment.precision.compute)[0],
+        compute_format_code=NativeFormats.of(platform).code(deployment.precision.compute),
         offloads=offloads,
         feasible=feasible,
         reason_code=reason,

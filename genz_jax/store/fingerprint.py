@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genz_jax.base.axes import Axis
-from genz_jax.base.fields import leaves
+from genz_jax.base.paths import leaves
 from genz_jax.store.regions import Regions
 
 SHOWN = 4

@@ -165,7 +165,7 @@ class Regions:
         """Figures of a region by name, each with the dimensions that `kinds` tells."""
         length = {dim: place.stop - place.start for dim, place in region.place.items()}
         with jax.enable_x64(self.job.double):
-            inner = Blocks(self._blocks.part(region), self.shape, self.order, self._inner)
+            inner = Blocks(self._blocks.part(region).tree, self.shape, self.order, self._inner)
             chosen = [b for b in inner if all(place.start < length[dim] for dim, place in b.place.items())]
             found, depends = gather(dataclasses.replace(self._plan, blocks=inner), False, chosen)
         named = variables(found, depends, self.order)

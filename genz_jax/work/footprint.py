@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs import Model, Workload
 from genz_jax.work.operators.operator import Operator
@@ -140,7 +141,5 @@ def _idle(op: Operator) -> Number:
 
 def sum_over(ops: tuple[Operator, ...], field: str) -> Number:
     """Σ field · repeats."""
-    total: Number = 0.0
-    for op in ops:
-        total = total + getattr(op, field) * op.repeats
-    return total
+    amounts = ((getattr(op, field), op.repeats) for op in ops)
+    return xp.total(each if isinstance(each, float) and each == 0.0 else each * repeats for each, repeats in amounts)

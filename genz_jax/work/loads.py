@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.work.operators.operator import Operator
@@ -46,13 +47,9 @@ def load(op: Operator, assumptions: Assumptions) -> Load:
     """
     if op.position_ranges:
         return _mean_load(op, assumptions)
-    onchip: Number = 0.0
-    offchip: Number = 0.0
-    for initial, tensor in (("i", op.input), ("w", op.weight), ("o", op.output)):
-        if initial in op.on_chip:
-            onchip = onchip + tensor
-        else:
-            offchip = offchip + tensor
+    tensors = {"i": op.input, "w": op.weight, "o": op.output}
+    onchip = xp.total(tensor for initial, tensor in tensors.items() if initial in op.on_chip)
+    offchip = xp.total(tensor for initial, tensor in tensors.items() if initial not in op.on_chip)
     if op.kind == "vector":
         return Load(0.0, offchip * op.repeats, onchip * op.repeats)
     runs = jnp.where(op.flops > 0, op.repeats, 0.0)

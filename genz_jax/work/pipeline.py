@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax.numpy as jnp
 
+from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
 from genz_jax.specs import Model
 from genz_jax.work.operators.operator import Operator
@@ -32,14 +33,9 @@ class Ends(eqx.Module):
 
 def ends_of(ops: Sequence[Operator], amounts: Sequence[Number], total: Number | None = None) -> Ends:
     """Amounts of operators, summed by where the operators run; their total may be known."""
-    sums: dict[str, Number] = {"first": 0.0, "last": 0.0}
-    every: Number = 0.0
-    for op, amount in zip(ops, amounts, strict=True):
-        every = every + amount
-        if op.name in FIRST or op.name in LAST:
-            where = "first" if op.name in FIRST else "last"
-            sums[where] = sums[where] + amount
-    return Ends(every if total is None else total, **sums)
+    first = xp.total(amount for op, amount in zip(ops, amounts, strict=True) if op.name in FIRST)
+    last = xp.total(amount for op, amount in zip(ops, amounts, strict=True) if op.name in LAST)
+    return Ends(xp.total(amounts) if total is None else total, first, last)
 
 
 def shares(layers: Number, stages: Number) -> tuple[Number, Number, Number]:

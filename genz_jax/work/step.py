@@ -1,46 +1,65 @@
 """A forward pass as the layers see it: which tokens, which context, how it is spread."""
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number, Record
 from genz_jax.specs import Engine, Parallelism, Precision
 from genz_jax.specs.assumptions import Assumptions
 
-
-def straight_through(value: Number, smooth: Number) -> Number:
-    """`value`, with the derivative of `smooth`, which it rounds (the straight-through estimator, arXiv 1308.3432)."""
-    if not isinstance(smooth, jax.Array):
-        return value
-    return jax.lax.stop_gradient(value) + (smooth - jax.lax.stop_gradient(smooth))
+Quotient = Callable[[Number, Number], Number]
+"""A function of a size and the number of its parts."""
 
 
+def _with_slope_of(smooth: Quotient) -> Callable[[Quotient], Quotient]:
+    """Give the decorated function the derivative of another that it rounds (the straight-through estimator of arXiv
+    1308.3432)."""
+
+    def decorate(whole: Quotient) -> Quotient:
+        exact = jax.custom_jvp(whole)
+        exact.defjvp(lambda primals, tangents: (exact(*primals), jax.jvp(smooth, primals, tangents)[1]))
+        traced_once = jax.jit(exact, inline=True)
+
+        @functools.wraps(whole)
+        def function(size: Number, parts: Number) -> Number:
+            in_jax = isinstance(size, jax.Array) or isinstance(parts, jax.Array)
+            return traced_once(size, parts) if in_jax else whole(size, parts)
+
+        return function
+
+    return decorate
+
+
+@_with_slope_of(operator.truediv)
 def floor_div(size: Number, parts: Number) -> Number:
     """⌊size/parts⌋, exact for whole numbers below 2^24 also where division rounds; its derivative is of size/parts."""
-    ratio = size / parts
-    quotient = xp.floor(ratio)
+    quotient = xp.floor(size / parts)
     too_large, too_small = quotient * parts > size, (quotient + 1.0) * parts <= size
-    quotient = xp.where(too_large, quotient - 1.0, xp.where(too_small, quotient + 1.0, quotient))
-    return straight_through(quotient, ratio)
+    return xp.where(too_large, quotient - 1.0, xp.where(too_small, quotient + 1.0, quotient))
 
 
+@_with_slope_of(operator.truediv)
 def ceil_div(size: Number, parts: Number) -> Number:
     """⌈size/parts⌉, exact and with a derivative like `floor_div`."""
-    quotient = floor_div(size, parts)
-    return xp.where(quotient * parts < size, quotient + 1.0, quotient)
+    quotient = xp.ceil(size / parts)
+    too_large, too_small = (quotient - 1.0) * parts >= size, quotient * parts < size
+    return xp.where(too_large, quotient - 1.0, xp.where(too_small, quotient + 1.0, quotient))
 
 
+@_with_slope_of(lambda size, ranks: jnp.maximum(size / ranks, 1.0))
 def shard(size: Number, ranks: Number) -> Number:
     """Size of the largest of `ranks` parts, at least 1: max(⌈size/ranks⌉, 1); its derivative is of max(size/ranks, 1).
 
     Sizes whose ranks each have one part, as replicated key-value heads do, do not change with either.
     """
-    parts = xp.maximum(ceil_div(size, ranks), 1.0)
-    return straight_through(parts, xp.maximum(size / ranks, 1.0))
+    return xp.maximum(ceil_div(size, ranks), 1.0)
 
 
 class Deployment(Record):

@@ -27,9 +27,8 @@ def inverse(target: Target, assumptions: Assumptions, quick: bool = True) -> Any
         assumptions: which physics counts.
         quick: compile in half the time, for few points.
     """
-    options: Any = {"xla_backend_optimization_level": 0} if quick else {}
 
-    @functools.partial(Compiled, compiler_options=options)
+    @functools.partial(Compiled, quick=quick)
     def run(service: Case) -> Requirement:
         return _Search(target, service, assumptions).requirement()
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from genz_jax.base import units
 from genz_jax.base.caches import QUESTIONS, Compiled
-from genz_jax.base.fields import LESS_IS_BETTER, Number, Role, field_at, leaves, near
+from genz_jax.base.fields import LESS_IS_BETTER, Number, Role, field_at, near
+from genz_jax.base.paths import leaves
 from genz_jax.grid.shape import FEW, Blocking
 from genz_jax.grid.space import read_space
 from genz_jax.labelled import labels
@@ -202,12 +203,11 @@ def slopes(question: Question, step: float, quick: bool = True) -> Any:
         step: by how much better each parameter is for the gains.
         quick: compile faster, for few points.
     """
-    options: Any = {"xla_backend_optimization_level": 0} if quick else {}
     assert question.figures is not None
     names = question.figures
     asked = dataclasses.replace(question, figures=(*dict.fromkeys((*names, "feasible", "reason")),))
 
-    @functools.partial(Compiled, compiler_options=options)
+    @functools.partial(Compiled, quick=quick)
     def run(case: Case) -> Sensitivity:
         work = work_of(case, asked)
         result = figures_of(work, case.platform, asked)

@@ -149,7 +149,7 @@ def judge(form: Form, data: Data, unit: np.ndarray, box: Any, choices: np.ndarra
     return np.concatenate(merits)[:count]
 
 
-@functools.partial(Compiled, static_argnames="form", compiler_options={"xla_backend_optimization_level": 0})
+@functools.partial(Compiled, static_argnames="form", quick=True)
 def _slopes(form: Form, data: Data, logs: Any, spread: Any) -> tuple[Outcome, Outcome]:
     return slopes(form, data, logs, spread)
 
