@@ -10,7 +10,7 @@ from pathlib import Path
 # Where XLA_FLAGS is set, if to nothing, that is what holds.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    "--xla_backend_optimization_level=0 --xla_disable_hlo_passes=fusion",
 )
 
 import jax
