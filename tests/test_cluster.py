@@ -23,6 +23,7 @@ def processes(client: Any) -> set[int]:
     return set(client.run(os.getpid).values())
 
 
+@pytest.mark.slow
 def test_workers_write_what_one_process_does(tmp_path, client):
     small(store=tmp_path / "one.zarr", chunks=CHUNKS)
     found = small(store=tmp_path / "x.zarr", chunks=CHUNKS, client=client)

@@ -140,7 +140,7 @@ def test_the_maximum_of_a_config_is_the_one_that_engines_take(tmp_path, keys, ma
 # ---------------------------------------------------------------------------------- the largest batch of a search
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
 )

@@ -141,7 +141,7 @@ def agreeing(case: Case, question: Question) -> set[str]:
     return {path for path, slope in zip(paths(case.platform), np.abs(ours).max(axis=(0, 2)), strict=True) if slope > 0}
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MARKED)
 def test_gradients_are_finite_where_points_do_not_run(name: str):
     question = QUESTIONS[name]

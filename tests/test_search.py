@@ -143,6 +143,7 @@ def test_context_parallelism_is_searched_when_asked_for():
 # ------------------------------------------------------------------------------------------------------ what is best
 
 
+@pytest.mark.slow
 def test_the_smallest_system_is_that_of_a_linear_scan():
     slo, batches = gz.SLO(tpot="9 ms", ttft="900 ms"), [1, 32]
     many = gz.search("llama-3.1-70b", "H100-SXM", LOAD, chips=range(1, 25), batch=batches, slo=slo, progress=False)

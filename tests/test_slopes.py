@@ -26,6 +26,7 @@ def slopes(**options: Any) -> xr.Dataset:
     return gz.gradients(platform=GRID, **GIVEN, figures=FIGURES, parameters=PARAMETERS, **options)
 
 
+@pytest.mark.slow
 def test_slopes_are_those_of_central_differences():
     found = slopes()
     values = gz.sweep(platform=GRID, **GIVEN, figures=[*FIGURES, "feasible", "reason"])

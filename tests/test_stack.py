@@ -38,6 +38,7 @@ def test_absent_parts_are_padded_with_no_layers():
     assert stacked.local_attention is None
 
 
+@pytest.mark.slow
 def test_padding_changes_no_figure():
     names = ["llama-3.1-8b", "mixtral-8x7b", "falcon-mamba-7b", "deepseek-v2-lite", "gemma-3-27b", "mamba2-2.7b"]
     together = latency(names, "MI300X")

@@ -210,7 +210,7 @@ def test_the_store_of_another_name_is_not_touched(tmp_path):
     assert ".[ab].zarr.abc.new" not in names_in(tmp_path)
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["with space.zarr", "[a-z]?*.zarr", "ünï✓.zarr", ".hidden.zarr", "./x.zarr/", "{x}.zarr", "%41.zarr", "~.zarr"],
