@@ -9,7 +9,7 @@ from genz_jax.cli.case_options import case_options
 
 if TYPE_CHECKING:
     from genz_jax.cli.cases import Asked
-    from genz_jax.questions.tune.result import Held, TuneResult
+    from genz_jax.questions.tune.result import ActiveLimit, TuneResult
 
 EXAMPLES = """\b
 Examples:
@@ -124,7 +124,7 @@ def _tree(result: "TuneResult") -> dict[str, Any]:
         "variables": {
             name: {"value": value, "unit": result.ranges[name][2]} for name, value in result.variables.items()
         },
-        "limits": [_held(held) for held in result.limits],
+        "limits": [_limit_record(held) for held in result.limits],
         "cost": {name: show.figure_json(*pair) for name, pair in result.cost.figures().items()},
         "workloads": {
             name: {figure: show.figure_json(*pair) for figure, pair in figures.figures().items()}
@@ -144,7 +144,7 @@ def _tree(result: "TuneResult") -> dict[str, Any]:
     }
 
 
-def _held(held: "Held") -> dict[str, Any]:
+def _limit_record(held: "ActiveLimit") -> dict[str, Any]:
     return {
         "name": held.name,
         "value": held.value,

@@ -35,12 +35,12 @@ def _shown(spec: Any) -> str:
         outer = {name: float(getattr(spec, name) or 1) for name in ("cp", "dp")}
         return "-".join(shown + [f"{name}{size:g}" for name, size in outer.items() if size > 1])
     if isinstance(spec, Workload) and not spec.name:
-        return _requests(spec)
+        return _label_of_sizes(spec)
     return getattr(spec, "name", "")
 
 
-def _requests(workload: Workload) -> str:
-    """A workload without a name, by its numbers, as far as they are single ones."""
+def _label_of_sizes(workload: Workload) -> str:
+    """Label for an unnamed workload from its scalar sizes; swept sizes are left out."""
     sizes = {"batch": workload.batch, "input": workload.input_tokens, "output": workload.output_tokens}
     single = {what: n for what, n in sizes.items() if not isinstance(n, Axis | Tracer) and np.ndim(n) == 0}
     return ", ".join(f"{what} {float(n):g}" for what, n in single.items())

@@ -63,7 +63,9 @@ class Accumulator(abc.ABC):
     @staticmethod
     @abc.abstractmethod
     def update(values: list[jax.Array], carry: Any, aid: Any, view: BlockView) -> tuple[Any, Any]:
-        """In the compiled function: the carry with a block, and what the host shall see of it.
+        """Fold one block into the carry, inside the compiled function.
+
+        Returns the new carry, and the arrays that `look` reads on the host.
 
         Args:
             values: the objectives at every point, less is better, ∞ where a point does not count.

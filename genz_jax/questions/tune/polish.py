@@ -130,12 +130,11 @@ class Polisher:
         return [dataclasses.replace(c, rounds=first + then) for c in found], rounds + first + then
 
     def _round(self, found: list[Candidate], spread: np.ndarray) -> tuple[Candidate, int]:
-        """The best with a whole batch: whole numbers beside the best real ones, all else polished anew.
+        """The best with a whole batch: whole numbers beside the best real ones, then around the best of these.
 
         No whole batch beats the optimum of its choice of parallel sizes with a real one, so that choices whose real
         optimum, or a lower bound of it, is worse than a whole one of another are left out.
         """
-        at = self.form.variables.index("workload.batch")
         firsts: dict[tuple[float, ...], Candidate] = {}
         for candidate in sorted(found, key=lambda c: (c.bundle.floor is not None, c.least)):
             firsts.setdefault(tuple(spread[:, candidate.start]), candidate)
@@ -152,23 +151,56 @@ class Polisher:
                 continue
             wave = [c for c in waiting if c.bundle.floor is None][: WIDTH // BESIDE]
             waiting = [c for c in waiting if c not in wave]
-            tries = []
-            for candidate in wave:
-                low, high = (float(np.exp(end[at, 0])) for end in self.box(spread[:, [candidate.start]]))
-                for n in whole_beside(float(np.exp(candidate.place[at])), low, high):
-                    place = candidate.place.copy()
-                    place[at] = np.log(n)
-                    tries.append((candidate, place))
-            logs, starts = np.stack([place for _, place in tries], axis=1), [c.start for c, _ in tries]
-            low, high = self.box(spread[:, starts])
-            low[at] = high[at] = logs[at]
-            bundles, more = polish(self.form, self.data, logs, spread[:, starts], low, high, self.margin)
-            rounds, tried, of = rounds + more, tried + bundles, of + starts
-            pairs = zip(bundles, tries, strict=True)
-            whole += [Candidate(b, c.start, c.rounds + more) for b, (c, _) in pairs if b.feasible]
+            tries = [(c, n) for c in wave for n in whole_beside(self._batch(c), *self._batches(c, spread))]
+            bundles, added, more = self._at_batches(tries, spread)
+            rounds, tried, of, whole = rounds + more, tried + bundles, of + [c.start for c, _ in tries], whole + added
         if not whole:
             self.fail(tried, spread[:, of])
-        return min(whole, key=lambda c: c.goal), rounds
+        best, more = self._climb(min(whole, key=lambda c: c.goal), spread)
+        return best, rounds + more
+
+    def _climb(self, best: Candidate, spread: np.ndarray) -> tuple[Candidate, int]:
+        """The best of the whole batches around one, around the best of these and so on.
+
+        What depends on whole passes and blocks rises and falls from one batch to the next.
+        """
+        rounds, seen = 0, {round(self._batch(best))}
+        while True:
+            least, most = self._batches(best, spread)
+            middle = round(self._batch(best))
+            around = range(middle - WIDTH // 2, middle + WIDTH // 2 + 1)
+            fresh = [float(n) for n in around if least <= n <= most and n not in seen]
+            if not fresh:
+                return best, rounds
+            seen |= set(fresh)
+            _, added, more = self._at_batches([(best, n) for n in fresh], spread)
+            rounds += more
+            better = min(added, key=lambda c: c.goal, default=best)
+            if better.goal >= best.goal:
+                return best, rounds
+            best = better
+
+    def _batch(self, candidate: Candidate) -> float:
+        return float(np.exp(candidate.place[self.form.variables.index("workload.batch")]))
+
+    def _batches(self, candidate: Candidate, spread: np.ndarray) -> tuple[float, float]:
+        """The least and the greatest whole batch of a candidate's choice of parallel sizes."""
+        at = self.form.variables.index("workload.batch")
+        low, high = (float(np.exp(end[at, 0])) for end in self.box(spread[:, [candidate.start]]))
+        return float(np.ceil(low * (1 - 1e-6))), float(np.floor(high * (1 + 1e-6)))
+
+    def _at_batches(
+        self, tries: list[tuple[Candidate, float]], spread: np.ndarray
+    ) -> tuple[list[Bundle], list[Candidate], int]:
+        """Candidates polished anew with given batches: all, those that keep all limits, and the steps."""
+        at = self.form.variables.index("workload.batch")
+        logs, starts = np.stack([c.place for c, _ in tries], axis=1), [c.start for c, _ in tries]
+        logs[at] = np.log([n for _, n in tries])
+        low, high = self.box(spread[:, starts])
+        low[at] = high[at] = logs[at]
+        bundles, steps = polish(self.form, self.data, logs, spread[:, starts], low, high, self.margin)
+        pairs = zip(bundles, tries, strict=True)
+        return bundles, [Candidate(b, c.start, c.rounds + steps) for b, (c, _) in pairs if b.feasible], steps
 
 
 def each_choice_first(ranks: np.ndarray, spread: np.ndarray) -> tuple[list[int], int]:
@@ -186,5 +218,4 @@ def each_choice_first(ranks: np.ndarray, spread: np.ndarray) -> tuple[list[int],
 def whole_beside(batch: float, least: float, most: float) -> list[float]:
     """Whole numbers beside a batch and within bounds: two on either side, or itself and one on either side."""
     below, above = np.floor(batch * (1 + 1e-6)), np.ceil(batch * (1 - 1e-6))
-    least, most = np.ceil(least * (1 - 1e-6)), np.floor(most * (1 + 1e-6))
     return sorted({float(np.clip(n, least, most)) for n in (below - 1, below, above, above + 1)})

@@ -69,7 +69,7 @@ class Limit:
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """What of a problem decides the structure of the computation.
+    """The static part of a tuning problem: a change here recompiles.
 
     Attributes:
         variables: paths of the continuous variables in a case, such as `platform.mem_bw` or `workload.batch`.
@@ -180,9 +180,9 @@ def measure(form: Form, data: Data, logs: Any, spread: Any, smooth: float = 0.0)
     case = place(case, form.variables, logs, spread)
     cost = price(form, data, case.platform, smooth)
     # A device without memory limit, with the power that its rates make.
-    roomy = case.platform.replace(mem_capacity=HUGE, offload_bw=None, power=cost.power)
+    unlimited = case.platform.replace(mem_capacity=HUGE, offload_bw=None, power=cost.power)
     question = Question("request", form.assumptions.replace(smooth=smooth), form.figures)
-    result: Any = evaluate(dataclasses.replace(case, platform=roomy), question)
+    result: Any = evaluate(dataclasses.replace(case, platform=unlimited), question)
     devices = math.prod(spread)
 
     def of(value: Any, workload: int | None) -> Any:

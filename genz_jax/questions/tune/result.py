@@ -23,7 +23,7 @@ class Infeasible(ValueError):
     """No design within the bounds meets all limits; the message says which are missed, and by how much.
 
     Attributes:
-        excess: by limit, the least possible share by which it is exceeded while no other is exceeded more.
+        excess: relative violation of each limit at the design whose largest violation is smallest.
     """
 
     def __init__(self, message: str, excess: dict[str, float]):
@@ -32,8 +32,8 @@ class Infeasible(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
-    """A limit or a bound, and what it is worth at the optimum.
+class ActiveLimit:
+    """A limit or a bound, whether it is active at the optimum, and what relaxing it is worth.
 
     Attributes:
         name: what is limited, such as "ttft of chat" or "flops".
@@ -122,7 +122,7 @@ class TuneResult:
     precision: Precision
     results: dict[str, RequestResult]
     cost: CostResult
-    limits: tuple[Held, ...]
+    limits: tuple[ActiveLimit, ...]
     certificate: Certificate
     trace: "xr.Dataset" = dataclasses.field(repr=False)
     title: str = ""
@@ -134,7 +134,7 @@ class TuneResult:
         return float(next(iter(self.workloads.values())).batch)
 
     @property
-    def active(self) -> tuple[Held, ...]:
+    def active(self) -> tuple[ActiveLimit, ...]:
         """The limits and bounds that hold the optimum back, what is worth most first."""
         return tuple(sorted((h for h in self.limits if h.active), key=lambda h: -h.elasticity))
 
@@ -150,7 +150,7 @@ class TuneResult:
                 continue
             gain = f"{held.elasticity:.2g} %" if held.active else "–"
             sides = (units.show(held.value, held.unit), held.side, units.show(held.limit, held.unit))
-            rows.append((held.name, *sides, gain, self.told(held) if held.active else ""))
+            rows.append((held.name, *sides, gain, self.described(held) if held.active else ""))
         lines += [*_table(rows, (0, 2, 5)), ""]
         shown = {"price": "device price", "power": "board power", "area": "die area", "cost_per_hour": "ownership"}
         figures = self.cost.figures()
@@ -160,7 +160,7 @@ class TuneResult:
     def _repr_html_(self) -> str:
         return html_table(str(self))
 
-    def told(self, held: Held) -> str:
+    def described(self, held: ActiveLimit) -> str:
         """What relaxing a limit by a round step is worth, in words."""
         step = _round_step(held.limit)
         more = "more" if held.side == "at most" else "less"

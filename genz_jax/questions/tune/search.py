@@ -66,7 +66,7 @@ def begin(unit: Any, limits: int, steps: int) -> State:
 
 
 def scatter(dimensions: int, starts: int, seed: int) -> np.ndarray:
-    """Places of the unit box, (d, n): Sobol points, so that few cover it evenly."""
+    """Starting points in the unit box, shape (d, n), from a Sobol sequence."""
     from scipy.stats import qmc  # slow to import, and only needed here
 
     if dimensions == 0:
@@ -184,7 +184,7 @@ _ENOUGH = 1e-7
 
 
 _WORSE = 1e-3
-"""By how much a point is worse than the best of another bundle where it is asked whether it can still be reached."""
+"""Merit gap above which a start is tested for elimination by its lower bound."""
 
 
 class Bundle:

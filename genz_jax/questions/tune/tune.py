@@ -43,12 +43,13 @@ def tune(
     All starts descend at once in one compiled scan: Adam in the logarithms of the variables on an augmented Lagrangian,
     projected onto the bounds, with maxima smoothed less and less and exact at the end. The best are polished by cutting
     planes on the exact model, which give the multipliers of the limits and a lower bound. What memory must hold is a
-    limit like the others, so that nothing is offloaded. Batch is tuned as a real number, then whole numbers beside it
-    are tried and all else is polished anew. Parallel sizes are not relaxed, for heads and experts divide or do not, so
-    that between two sizes there is nothing that a slope could follow, and rounding may lead to a size that the model
-    does not allow: every choice within the bounds that it does allow gets starts of its own, and within each the
-    problem is smooth. That is exact over the whole numbers, as long as there are no more choices than starts; of more,
-    those go on that promise most at scattered designs, and the certificate says how many.
+    limit like the others, so that nothing is offloaded. Batch is tuned as a real number, then whole numbers around it
+    are tried, until none of the eight around the best is better, and all else is polished anew. Parallel sizes are not
+    relaxed, for heads and experts divide or do not, so that between two sizes there is nothing that a slope could
+    follow, and rounding may lead to a size that the model does not allow: every choice within the bounds that it does
+    allow gets starts of its own, and within each the problem is smooth. That is exact over the whole numbers, as long
+    as there are no more choices than starts; of more, those go on that promise most at scattered designs, and the
+    certificate says how many.
 
     Args:
         objective: a figure of cost (`price`, `power`, `area`, `cost_per_hour`, or of all devices `system_price` …), of

@@ -26,7 +26,7 @@ from genz_jax.questions.tune.inputs import (
 )
 from genz_jax.questions.tune.polish import Polisher
 from genz_jax.questions.tune.problem import SPREAD, Budget, Data, Form, Limit, price
-from genz_jax.questions.tune.result import Certificate, Held, Infeasible, TuneResult, trace_dataset
+from genz_jax.questions.tune.result import ActiveLimit, Certificate, Infeasible, TuneResult, trace_dataset
 from genz_jax.questions.tune.search import DESIGNS, STAGES, WIDTH, Bundle, begin, descend, exact, judge, scatter, shares
 from genz_jax.serving.evaluate import Question, compiled, slim
 from genz_jax.serving.goals import Objective, read_goal
@@ -115,9 +115,9 @@ class Tuner:
         evaluations = 2 * steps * starts + each * polished.rounds * WIDTH
         if choices.shape[1] < self.choices.shape[1]:
             evaluations += DESIGNS * self.choices.shape[1]
-        told = self._told(goals[:, ranks])
+        shown = self._in_units(goals[:, ranks])
         smooth = np.repeat(STAGES, shares(steps))
-        trace = trace_dataset(self.form.goal, told, excess[:, ranks], spread[:, ranks], smooth, self._title())
+        trace = trace_dataset(self.form.goal, shown, excess[:, ranks], spread[:, ranks], smooth, self._title())
         counts = (best_evaluations, evaluations, self.choices.shape[1], choices.shape[1])
         grid = self._grid(grid_points, progress) if grid_points else None
         return self._result(best.place, spread[:, best.start], best.bundle, certified, counts, trace, grid)
@@ -174,7 +174,7 @@ class Tuner:
         for i in np.argsort(-excess):
             if excess[i] <= 0:
                 continue
-            held = self._held(int(i), excess, place, 0.0, 1.0)
+            held = self._limit_at(int(i), excess, place, 0.0, 1.0)
             missed[held.name] = float(np.expm1(excess[i]))
             sides = (units.show(held.value, held.unit), held.side, units.show(held.limit, held.unit))
             texts.append(f"{held.name} {sides[0]}, {sides[1]} {sides[2]} ({missed[held.name]:.1%} off)")
@@ -190,7 +190,7 @@ class Tuner:
         of = f" of {self.names[limit.workload]}" if limit.workload is not None and len(self.names) > 1 else ""
         return f"{limit.name}{of}" if limit.kind != "memory" else f"memory{of}"
 
-    def _held(self, i: int, excess: np.ndarray, place: np.ndarray, dual: float, value: float) -> Held:
+    def _limit_at(self, i: int, excess: np.ndarray, place: np.ndarray, dual: float, value: float) -> ActiveLimit:
         """Limit i at a design, whose values of the continuous variables are `place`."""
         limit = self.form.limits[i]
         if limit.kind == "memory":
@@ -205,7 +205,9 @@ class Tuner:
             unit = next(f.metadata["units"] for f in dataclasses.fields(spec) if f.name == limit.name)
         figure = bound * float(np.exp(-excess[i] if limit.floor else excess[i]))
         side = "at least" if limit.floor else "at most"
-        return Held(self._named(limit), figure, bound, unit, side, max(dual, 0.0), max(dual, 0.0) * value / bound)
+        return ActiveLimit(
+            self._named(limit), figure, bound, unit, side, max(dual, 0.0), max(dual, 0.0) * value / bound
+        )
 
     def _result(
         self,
@@ -245,11 +247,11 @@ class Tuner:
             if not bool(found.feasible):
                 raise RuntimeError(f"tune: {name} does not run on the design that was found: {results[name].reason}")
         final, _ = exact(self.form, self.data, self._logs(values)[:, None], chosen[:, None])
-        value = float(self._told(float(final.goal[0])))
+        value = float(self._in_units(float(final.goal[0])))
         unit_value = float(self.data.scale) if self.form.goal.function is not None else value
         excess = final.excess[:, 0]
         at = np.exp(place)
-        limits = [self._held(i, excess, at, float(duals[i]), unit_value) for i in range(len(duals))]
+        limits = [self._limit_at(i, excess, at, float(duals[i]), unit_value) for i in range(len(duals))]
         limits += self._bounds(values, box, unit_value)
         certificate = self._certificate(value, bound if bundle.convex else None, counts, grid)
         tuned = {
@@ -284,13 +286,13 @@ class Tuner:
     def _logs(self, values: Mapping[str, float]) -> np.ndarray:
         return np.log([values[v.name] for v in self.continuous])
 
-    def _told(self, goal: Any) -> Any:
+    def _in_units(self, goal: Any) -> Any:
         """The objective from the goal as it is minimised."""
         if self.form.goal.function is not None:
             return goal * float(self.data.scale)
         return np.exp(self.form.goal.sign * goal)
 
-    def _bounds(self, values: Mapping[str, float], box: np.ndarray, unit_value: float) -> list[Held]:
+    def _bounds(self, values: Mapping[str, float], box: np.ndarray, unit_value: float) -> list[ActiveLimit]:
         """The bounds that the optimum lies at."""
         found = []
         for v, dual in zip(self.continuous, box, strict=True):
@@ -299,15 +301,17 @@ class Tuner:
             end, side = (v.high, "at most") if dual < 0 else (v.low, "at least")
             if not np.isclose(values[v.name], end, rtol=1e-6):
                 continue
-            found.append(Held(v.name, values[v.name], end, v.unit, side, abs(dual), abs(dual) * unit_value / end))
+            found.append(
+                ActiveLimit(v.name, values[v.name], end, v.unit, side, abs(dual), abs(dual) * unit_value / end)
+            )
         return found
 
     def _certificate(
         self, value: float, bound: float | None, counts: tuple[int, int, int, int], grid: GridBest | None
     ) -> Certificate:
-        best = None if grid is None else float(self._told(grid.goal))
+        best = None if grid is None else float(self._in_units(grid.goal))
         gap = None if best is None else self.form.goal.sign * (value - best) / abs(best)
-        lower = None if bound is None else float(self._told(bound))
+        lower = None if bound is None else float(self._in_units(bound))
         return Certificate(value, lower, best, 0 if grid is None else grid.points, gap, *counts)
 
     def _grid(self, points: int, progress: bool) -> GridBest:
