@@ -119,3 +119,41 @@ def test_no_underscore_name_is_imported():
     tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
     names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names]
     assert not [name for name in names if any(part.startswith("_") for part in name.split("."))]
+
+
+class Unknown(Spec):
+    """A part whose operators nothing stands for."""
+
+    layers: Any = number(units.ONE, "layers", rule=fields.COUNT)
+
+
+class UnknownModel(gz.Model):
+    unknown: Unknown | None = eqx.field(default=None, kw_only=True)
+
+
+@pytest.mark.parametrize(
+    ("component", "kind", "parameters", "message"),
+    [
+        ("memory", "broadcast", "other", "component 'memory' is none of"),
+        ("ffn", "casst", "other", "messages of the kind 'casst' have no time"),
+        ("ffn", "broadcast", "fnn", "parameters = 'fnn'"),
+    ],
+)
+def test_what_nothing_stands_for_is_refused(component: str, kind: str, parameters: str, message: str):
+    @layer(Unknown, parameters=parameters)
+    def build(name: str, part: Any, hidden: Any, step: Any, deployment: Any) -> list:
+        sent = {"elements": step.rows, "ranks": deployment.ranks, "precision": deployment.precision}
+        matmul = gemm(f"{name}.matmul", "ffn", batch=1.0, m=1.0, n=8.0, k=8.0, precision=deployment.precision)
+        return [matmul, collective(kind, f"{name}.message", component, **sent, stride=1.0)]
+
+    plain = gz.model("gpt2")
+    own = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
+    model = UnknownModel(**own, unknown=Unknown(2))
+    spread = gz.Parallelism(tp=2)
+    with pytest.raises(ValueError, match=message):
+        gz.parameter_count(model) if parameters == "fnn" else gz.estimate(model, CHIP, LOAD, spread)
+
+
+def test_a_stage_has_details_if_it_says_so(stage: str):
+    swept = gz.sweep("gpt2", CHIP, LOAD, stage=stage, breakdown=True, progress=False)
+    np.testing.assert_allclose(swept.breakdown.sum("component"), swept.latency, rtol=1e-6)

@@ -423,3 +423,11 @@ def test_a_traced_spec_prints_too():
     seen = []
     jax.eval_shape(lambda x: seen.append(str(H100.replace(mem_bw=x))), 1.0)
     assert "mem_bw" in seen[0]
+
+
+def test_a_label_may_be_a_text():
+    named: Any = "mine"
+    chip = gz.Platform(1e15, 1e12, 8e10, label=named)
+    assert chip.name == "mine"
+    assert gz.model("gpt2").replace(label="ours").name == "ours"
+    assert repr(chip).startswith("Platform('mine', flops=1 PFLOP/s, mem_bw=1 TB/s")

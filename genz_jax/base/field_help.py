@@ -35,6 +35,28 @@ def with_fields(kind: type) -> str:
     return "\n".join([inspect.cleandoc(kind.__doc__ or kind.__name__), "", "Attributes:", *lines])
 
 
+def with_figures(kind: type) -> str:
+    """The docstring of a class of results that is about to become a dataclass, with a section on its figures.
+
+    Each has its unit, description and which value is better.
+    """
+    fields: dict[str, dataclasses.Field] = {}
+    for base in reversed(kind.__mro__):
+        if base is kind:
+            fields |= _own_fields(kind)
+        elif dataclasses.is_dataclass(base):
+            fields |= {field.name: field for field in dataclasses.fields(base)}
+    lines = []
+    for name, field in fields.items():
+        meta = field.metadata
+        if "units" in meta:
+            words = " as a code; `words` tells it" if "codes" in meta else ""
+            better = {"min": "; less is better", "max": "; more is better"}.get(str(meta.get("better")), "")
+            unit = "number" if meta["units"] == units.ONE else meta["units"]
+            lines.append(f"    {name} ({unit}): {meta['long_name']}{words}{better}.")
+    return "\n".join([inspect.cleandoc(kind.__doc__ or kind.__name__), "", "Attributes:", *lines])
+
+
 def _own_fields(kind: type) -> dict[str, dataclasses.Field]:
     """Fields that a class declares itself, before `dataclasses` has seen it."""
     found = {}
@@ -48,7 +70,8 @@ def _own_fields(kind: type) -> dict[str, dataclasses.Field]:
 def _meaning(field: dataclasses.Field, hint: Any) -> str:
     meta = field.metadata
     if "units" not in meta:
-        return f"({re.sub(r'([a-z_]+[.])+', '', hint.__name__ if isinstance(hint, type) else str(hint))})"
+        what = f": {meta['long_name']}" if "long_name" in meta else ""
+        return f"({re.sub(r'([a-z_]+[.])+', '', hint.__name__ if isinstance(hint, type) else str(hint))}){what}"
     unit = "number" if meta["units"] == units.ONE else meta["units"]
     return f"({unit}): {meta['long_name']}; {meta['rule'].text}"
 

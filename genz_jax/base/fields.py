@@ -186,6 +186,16 @@ class Label:
         return repr(self.text)
 
 
+def _as_label(value: Label | str) -> Label:
+    return Label(value) if isinstance(value, str) else value
+
+
+def label() -> Any:
+    """Declare the label of a spec, which may be given as a text."""
+    about = {"long_name": "name for people, which may be given as text"}
+    return eqx.field(static=True, default=Label(), converter=_as_label, metadata=about)
+
+
 class Record(eqx.Module):
     """A module whose methods are plain ones.
 
@@ -309,6 +319,10 @@ class Spec(Record):
     def __str__(self) -> str:
         title, *rows = self._rows()
         return "\n".join([*title, *(f"{name:<28} {text:>16}   {meaning}".rstrip() for name, text, meaning in rows)])
+
+    def __repr__(self) -> str:
+        named = [f"{name.strip()}={text}" if text else name.strip() for name, text, _ in self._number_rows("")]
+        return f"{type(self).__name__}({', '.join([repr(getattr(self, 'name', '')), *named])})"
 
     def _repr_html_(self) -> str:
         return html_table(self._rows())

@@ -109,6 +109,8 @@ def _stored(model: Model) -> tuple[dict[str, Number], Number]:
                 elsewhere = elsewhere + stored
             own[usual] = own.get(usual, 0.0) + (op.stored - elsewhere) * op.repeats
         for field, count in own.items():
+            if field not in counts:
+                raise ValueError(f"parameters = {field!r}: a layer's must count for one of {', '.join(counts)}")
             counts[field] = counts[field] + count
         return own
 

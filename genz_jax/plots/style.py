@@ -113,9 +113,13 @@ def new_figure(count: int, columns: int) -> tuple["Figure", list["Axes"]]:
 
 
 def is_wide(values: np.ndarray) -> bool:
-    """True if the values span so much that a log scale shows them better."""
+    """True if a log scale shows the values better: they span much, or lie along an axis evenly in their logarithms."""
     good = values[np.isfinite(values)]
-    return good.size > 0 and bool(good.min() > 0 and good.max() / good.min() > 20)
+    if good.size == 0 or good.min() <= 0:
+        return False
+    ratios = good[1:] / good[:-1] if good.ndim == 1 else np.ones(0)
+    even = ratios.size > 2 and ratios[0] > 1 and np.allclose(ratios, ratios[0], rtol=1e-3)
+    return bool(good.max() / good.min() > 20 or even)
 
 
 def set_scales(panel: "Axes", across: np.ndarray, up: np.ndarray) -> None:

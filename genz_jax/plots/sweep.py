@@ -82,11 +82,15 @@ def curves(dataset: "xr.Dataset", figure: str, x: str) -> "Figure":
     drawn.set_size_inches(8.0, 5.0)
     across, x_label = scaled(dataset[x])
     values, y_label = scaled(array)
-    for i, (title, at) in enumerate(panels(array, [x], 24)):
+    picks = panels(array, [x], 24)
+    # The first dimension has the colours and the others the line styles, where there are enough of both.
+    first = len({at[d] for _, at in picks for d in [next(d for d in array.dims if d in at)]}) if picks[0][1] else 1
+    first = first if first <= len(COLOURS) and len(picks) <= first * len(LINE_STYLES) else len(COLOURS)
+    for i, (title, at) in enumerate(picks):
         line = values[tuple(at.get(d, slice(None)) for d in array.dims)]
-        style = LINE_STYLES[(i // len(COLOURS)) % len(LINE_STYLES)]
+        colour, style = COLOURS[i % first], LINE_STYLES[i // first % len(LINE_STYLES)]
         mark = "o" if across.size <= 12 else ""
-        axes.plot(across, line, style, marker=mark, color=COLOURS[i % len(COLOURS)], label=title or figure, lw=1.8)
+        axes.plot(across, line, style, marker=mark, color=colour, label=title or figure, lw=1.8)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_title(headline(dataset), fontsize=10)
     set_scales(axes, across, values)

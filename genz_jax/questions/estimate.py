@@ -9,7 +9,7 @@ from jax.core import Tracer
 from genz_jax.labelled import labels
 from genz_jax.labelled.inputs import read_case
 from genz_jax.questions.sweep import ask
-from genz_jax.serving.evaluate import DETAILED, Case, compiled, evaluate, slim
+from genz_jax.serving.evaluate import Case, compiled, detailed, evaluate, slim
 from genz_jax.specs import Engine, Model, Parallelism, Platform, Precision, Speculation, Workload
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import Result
@@ -65,7 +65,7 @@ def estimate(
     if axes := labels.axes_of(case):
         raise ValueError(f"{next(iter(axes))} is an axis: estimate takes one point; use gz.sweep for axes and lists")
     labels.refuse_bare_arrays(case)
-    question = ask(stage, assumptions, None, stage in DETAILED, operators)
+    question = ask(stage, assumptions, None, stage in detailed(), operators)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(case)):
         return evaluate(case, question)
     result: Result = jax.tree.map(np.asarray, compiled(question, quick=True)(slim(case)))

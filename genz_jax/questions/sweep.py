@@ -11,7 +11,7 @@ from genz_jax.grid.space import Space
 from genz_jax.labelled.inputs import ModelLike, ParallelismLike, PlatformLike, PrecisionLike, WorkloadLike, read_case
 from genz_jax.reduce.reductions import Reduction
 from genz_jax.reduce.walk import read_reductions, reduce_space
-from genz_jax.serving.evaluate import DETAILED, STAGES, Question, function_of
+from genz_jax.serving.evaluate import STAGES, Question, detailed, function_of
 from genz_jax.serving.slo import SLO
 from genz_jax.specs import Engine, Speculation, assumptions as physics
 from genz_jax.specs.assumptions import Assumptions
@@ -179,9 +179,9 @@ def ask(
     """
     if stage not in STAGES:
         raise ValueError(f"stage = {brief(stage)}: must be one of {', '.join(STAGES)}{near(str(stage), STAGES, few=0)}")
-    if (breakdown or operators) and stage not in DETAILED:
+    if (breakdown or operators) and stage not in detailed():
         raise ValueError(
-            f"stage = {stage!r}: has no breakdown or operators; ask {', '.join(map(repr, DETAILED))} instead"
+            f"stage = {stage!r}: has no breakdown or operators; ask {', '.join(map(repr, detailed()))} instead"
         )
     if isinstance(figures, str):
         figures = [figures]

@@ -50,8 +50,10 @@ STAGES: dict[str, Stage] = {
 }
 """Stages by name."""
 
-DETAILED = tuple(name for name, stage in STAGES.items() if stage.details)
-"""Stages that have a breakdown and operators."""
+
+def detailed() -> list[str]:
+    """Stages that have a breakdown and operators."""
+    return [name for name, stage in STAGES.items() if stage.details]
 
 
 class Case(eqx.Module):

@@ -68,7 +68,8 @@ def chunked_work(inputs: Inputs) -> Work:
     workload = inputs.workload
     if not (workload.prefill_chunks or workload.decode_chunks):
         raise ValueError(
-            "Workload.prefill_chunks and decode_chunks are empty: a chunked stage needs at least one chunk"
+            "Workload.prefill_chunks and decode_chunks are empty: a chunked stage needs at least one chunk, such as "
+            "gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(past_tokens=0, new_tokens=512),))"
         )
     return work_of(*_of(inputs), once(chunked_step(workload, inputs.deployment)))
 

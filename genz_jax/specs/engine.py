@@ -3,7 +3,7 @@
 import equinox as eqx
 
 from genz_jax.base import units
-from genz_jax.base.fields import WHOLE, Label, Number, Spec, number
+from genz_jax.base.fields import WHOLE, Label, Number, Spec, label, number
 
 
 class Engine(Spec):
@@ -24,7 +24,7 @@ class Engine(Spec):
         keyword=True,
     )
     single_pass: bool = eqx.field(static=True, default=False, kw_only=True)
-    label: Label = eqx.field(static=True, default=Label())
+    label: Label = label()
 
     @property
     def name(self) -> str:

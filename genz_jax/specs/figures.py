@@ -7,7 +7,7 @@ from typing import Any, Literal
 import equinox as eqx
 import numpy as np
 
-from genz_jax.base import units
+from genz_jax.base import field_help, units
 from genz_jax.base.formats import Format
 from genz_jax.base.html import html_table
 from genz_jax.specs.reasons import REASONS, Reason
@@ -62,6 +62,10 @@ def code(enumeration: type[enum.IntEnum], long_name: str, **options: Any) -> Any
 class Result(eqx.Module):
     """Base of results. The fields that people read as words hold codes; `words` tells them."""
 
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        cls.__doc__ = field_help.with_figures(cls)
+
     def words(self, name: str) -> Any:
         """Meaning of a coded field: a text for a single point, else an array of texts.
 
@@ -99,6 +103,9 @@ class Result(eqx.Module):
             if "units" in field.metadata and value is not None:
                 found[field.name.removesuffix("_code")] = (value, dict(field.metadata))
         return found
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         return "\n".join(f"{name:<24} {text:>22}   {meaning}" for name, text, meaning in self._rows())

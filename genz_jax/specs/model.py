@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import equinox as eqx
 
 from genz_jax.base import sense, units
-from genz_jax.base.fields import COUNT, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, number, single
+from genz_jax.base.fields import COUNT, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, label, number, single
 
 AttentionT = TypeVar("AttentionT", bound="Attention")
 
@@ -347,7 +347,7 @@ class Model(Spec):
     layer_embedding: LayerEmbedding | None = None
     residual_streams: ResidualStreams | None = None
     projections: tuple[Projection, ...] = ()
-    label: Label = eqx.field(static=True, default=Label())
+    label: Label = label()
 
     @property
     def name(self) -> str:

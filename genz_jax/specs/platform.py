@@ -18,6 +18,7 @@ from genz_jax.base.fields import (
     Rule,
     Spec,
     choice,
+    label,
     near,
     number,
     single,
@@ -138,8 +139,11 @@ class Platform(Spec):
     mem_capacity: Number = number(
         units.BYTE, "memory capacity", limits=sense.CAPACITY, role="capacity", resource="memory"
     )
-    network: tuple[NetworkLevel, ...] = (NetworkLevel(UNLIMITED, "300 GB/s", "1 us"),)
-    rates: Rates = Rates()
+    network: tuple[NetworkLevel, ...] = eqx.field(
+        default=(NetworkLevel(UNLIMITED, "300 GB/s", "1 us"),),
+        metadata={"long_name": "levels of links, the innermost first; `link_bw` and the like are of the first"},
+    )
+    rates: Rates = eqx.field(default=Rates(), metadata={"long_name": "peak rate of each number format over bf16's"})
     power: Number = number(
         units.WATT,
         "power of one device under full load",
@@ -148,7 +152,9 @@ class Platform(Spec):
         limits=sense.DEVICE_POWER,
         role="power",
     )
-    power_split: PowerSplit = PowerSplit()
+    power_split: PowerSplit = eqx.field(
+        default=PowerSplit(), metadata={"long_name": "shares of the power that parts of the device take"}
+    )
     onchip_bw: Number = number(
         units.BYTE_RATE, "on-chip memory bandwidth", 18000 * 2.0**30, role="rate", resource="memory"
     )
@@ -179,7 +185,7 @@ class Platform(Spec):
         role="latency",
         resource="network",
     )
-    label: Label = eqx.field(static=True, default=Label())
+    label: Label = label()
 
     def __check_init__(self):
         if not self.network:

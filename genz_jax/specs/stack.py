@@ -44,7 +44,10 @@ def stack(specs: Sequence[SpecT]) -> SpecT:
                 )
     kind = type(specs[0])
     if other := next((type(spec) for spec in specs if type(spec) is not kind), None):
-        raise ValueError(f"stack: a {kind.__name__} and a {other.__name__}; all must be of one class")
+        raise ValueError(
+            f"stack: a {kind.__name__} and a {other.__name__}; all must be of one class, so rebuild the "
+            f"{other.__name__} as a {kind.__name__}, or the reverse, from its fields"
+        )
     specs = kind.alike(specs)
     values = {}
     for field in dataclasses.fields(kind):

@@ -3,7 +3,7 @@
 import equinox as eqx
 
 from genz_jax.base import units
-from genz_jax.base.fields import AT_LEAST_ONE, COUNT, SHARE, WHOLE, Label, Number, Spec, number, single
+from genz_jax.base.fields import AT_LEAST_ONE, COUNT, SHARE, WHOLE, Label, Number, Spec, label, number, single
 
 
 class PrefillChunk(Spec):
@@ -52,9 +52,13 @@ class Workload(Spec):
     cache_hit_rate: Number = number(
         units.ONE, "share of the prompts whose cached tokens are there", 1.0, rule=SHARE, keyword=True
     )
-    prefill_chunks: tuple[PrefillChunk, ...] = ()
-    decode_chunks: tuple[DecodeChunk, ...] = ()
-    label: Label = eqx.field(static=True, default=Label())
+    prefill_chunks: tuple[PrefillChunk, ...] = eqx.field(
+        default=(), metadata={"long_name": "parts of prompts in an iteration of chunked prefill, stage chunked alone"}
+    )
+    decode_chunks: tuple[DecodeChunk, ...] = eqx.field(
+        default=(), metadata={"long_name": "requests that decode in the same iteration"}
+    )
+    label: Label = label()
 
     def _agree(self) -> None:
         tokens: float | None = 0.0
@@ -82,6 +86,9 @@ class Parallelism(Spec):
 
     Tensor, expert and pipeline parallel ranks split the weights. Context parallel ranks split the tokens of a prompt
     and its KV cache, data parallel ones the requests; both hold all of the weights.
+
+    `ep` multiplies `tp`: attention is split over tp · ep ranks, experts over ep, and each expert over tp. What vLLM
+    calls `--tensor-parallel-size 8 --enable-expert-parallel` is ep=8, without it tp=8.
     """
 
     tp: Number = number(units.ONE, "tensor parallel size", 1, rule=WHOLE)

@@ -10,7 +10,7 @@ from genz_jax.specs import DecodeChunk, Model, Workload
 from genz_jax.work.layers.embedding import embedding, head
 from genz_jax.work.layers.registry import Layer, layers_of
 from genz_jax.work.operators.collectives import point_to_point
-from genz_jax.work.operators.operator import Operator
+from genz_jax.work.operators.operator import Operator, refuse_unknown
 from genz_jax.work.step import Deployment, Segment, Step, floor_div
 
 
@@ -188,7 +188,8 @@ def forward(model: Model, step: Step, deployment: Deployment) -> tuple[Operator,
     times.
 
     Raises:
-        ValueError: a part of a kind without a `Layer`.
+        ValueError: a part of a kind without a `Layer`, an operator of no known component, or a message of a kind that
+            has no time.
     """
     ops = embedding(model, step, deployment)
     for name, part, layer in layers_of(model):
@@ -204,4 +205,7 @@ def forward(model: Model, step: Step, deployment: Deployment) -> tuple[Operator,
             stride=deployment.ranks * deployment.cp,
         )
     ]
-    return tuple(ops) if step.mode == "encode" else (*ops, *head(model, step, deployment))
+    ops = tuple(ops) if step.mode == "encode" else (*ops, *head(model, step, deployment))
+    for op in ops:
+        refuse_unknown(op)
+    return ops

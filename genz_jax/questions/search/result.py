@@ -210,6 +210,8 @@ def summary(result: SearchResult) -> list[str]:
             for name, limit in limits.items()
         ]
         lines.append(f"SLO: {', '.join(shown)}")
+        if "ttft" in limits:
+            lines.append("  ttft is that of a batch whose prompts arrive together; one prompt alone waits less")
     if "cost_source" in dataset.attrs:
         lines.append(f"cost: {dataset.attrs['cost_source']}")
     for what, size in (("fits", result.smallest), ("meets the SLO", result.smallest_for_slo)):

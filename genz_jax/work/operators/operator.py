@@ -102,6 +102,20 @@ class Operator:
         return self.replace(stored_as={field: self.stored})
 
 
+def refuse_unknown(op: Operator) -> None:
+    """Raise ValueError for an operator that no part of the breakdown or no collective stands for."""
+    if op.component not in COMPONENTS:
+        raise ValueError(
+            f"operator {op.name}: its component {op.component!r} is none of {', '.join(COMPONENTS)}; add it to "
+            "COMPONENTS of genz_jax.work.operators.operator, with what it is"
+        )
+    if op.kind not in COLLECTIVES and not (isinstance(op.message, float) and op.message == 0.0):
+        raise ValueError(
+            f"operator {op.name}: messages of the kind {op.kind!r} have no time; register one with "
+            f"genz_jax.machine.network.collective({op.kind!r}), or use one of {', '.join(sorted(COLLECTIVES))}"
+        )
+
+
 class PositionRange(eqx.Module):
     """A range of decode positions within which an operator's work is linear, by its first and its last position.
 
