@@ -353,3 +353,10 @@ def about(what: str, name: str) -> Entry:
     found, entry = _find(what, name, source)
     notes = {key: value for key, value in entry.items() if key in noted - {"aliases", "source"}}
     return Entry(found, tuple(entry.get("aliases", ())), entry["source"], notes)
+
+
+_SHOWN = "Entry ListPrice about list_price load model models platform platforms spellings workload workloads".split()
+
+
+def __dir__() -> list[str]:
+    return _SHOWN

@@ -45,3 +45,12 @@ from genz_jax.specs.workload import (
     PrefillChunk as PrefillChunk,
     Workload as Workload,
 )
+
+_SHOWN = (
+    "Axis DecodeChunk Engine Label Model NetworkLevel Number Parallelism Platform PowerSplit Precision PrefillChunk "
+    "Rates Rule Spec Speculation Workload"
+).split()
+
+
+def __dir__() -> list[str]:
+    return _SHOWN
