@@ -46,7 +46,7 @@ from genz_jax.specs.workload import (
     Workload as Workload,
 )
 
-_SHOWN = (
+_SHOWN: list[str] = (
     "Axis DecodeChunk Engine Label Model NetworkLevel Number Parallelism Platform PowerSplit Precision PrefillChunk "
     "Rates Rule Spec Speculation Workload"
 ).split()
