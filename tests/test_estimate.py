@@ -126,3 +126,15 @@ def test_an_infeasible_point_has_no_gradient_that_is_nan_elsewhere():
 
     slope = jax.grad(both)(2e12)
     assert float(slope) == pytest.approx(float(jax.grad(latency)(2e12)), rel=1e-12)
+
+
+def test_an_estimate_is_a_constant_of_a_function_that_somebody_traces():
+    alone = float(gz.estimate("llama-3.2-1b", "H100-SXM", stage="decode").latency)
+    scale = jax.jit(lambda x: x * float(gz.estimate("llama-3.2-1b", "H100-SXM", stage="decode").latency))
+    assert float(scale(2.0)) == pytest.approx(2.0 * alone, rel=1e-6)
+
+
+def test_words_of_figures_that_are_not_there_are_none():
+    found = gz.estimate("llama-3.2-1b", "H100-SXM")
+    assert found.prefill.bound is None
+    assert found.bound in ("compute", "memory", "network")

@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from scipy.optimize import brentq
@@ -253,3 +254,25 @@ def test_bad_input_is_refused_before_anything_is_computed(change, message):
     given = {"objective": "power", "model": MODEL, "platform": BASE, "workload": LOAD, "bounds": BOUNDS} | change
     with pytest.raises(ValueError, match=message):
         gz.tune(**given, progress=False)
+
+
+def test_a_whole_batch_that_fills_its_passes_is_whole():
+    """In float32 exp(ln 120) is above 120, of which 300 tokens each would take a 37th pass of 1,000 tokens."""
+    asked: dict[str, Any] = dict(
+        slo=gz.SLO(ttft="30 ms"), engine=gz.Engine(tokens_per_step=1000), starts=16, steps=60, progress=False
+    )
+    load, spread = gz.Workload(1, 300, 50), gz.Parallelism(pp=4)
+    chip = gz.platform("H100-SXM")
+    with jax.enable_x64(False):
+        found = gz.tune("throughput", "llama-3.2-1b", chip, load, spread, bounds={"batch": (100, 130)}, **asked)
+        every = gz.sweep(
+            "llama-3.2-1b",
+            chip,
+            load.replace(batch=gz.axis(np.arange(100.0, 131.0))),
+            spread,
+            engine=asked["engine"],
+            progress=False,
+        )
+    best = every.throughput.where(every.ttft <= 30e-3)
+    assert found.batch == float(best.batch[int(np.nanargmax(best.values))]) == 120
+    assert found.value == pytest.approx(float(best.max()), rel=1e-5)

@@ -46,6 +46,11 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.at(*args, **kwargs)(*args, **kwargs)
 
+    def now(self, *args: Any) -> Any:
+        """The result for given numbers, also while a function of somebody else is traced, of which it is a constant."""
+        with jax.ensure_compile_time_eval():
+            return self(*args)
+
     def eval_shape(self, *args: Any) -> Any:
         """Shapes and types of the result, of which the trace is kept for the call."""
         return self.at(*args).eval_shape(*args)

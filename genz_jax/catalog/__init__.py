@@ -355,9 +355,10 @@ def about(what: str, name: str) -> Entry:
     return Entry(found, tuple(entry.get("aliases", ())), entry["source"], notes)
 
 
-_SHOWN: list[str] = (
-    "Entry ListPrice about list_price load model models platform platforms spellings workload workloads".split()
-)
+_SHOWN: list[str] = [
+    *("Entry", "ListPrice", "about", "list_price", "load", "model", "models", "platform", "platforms", "spellings"),
+    *("workload", "workloads"),
+]
 
 
 def __dir__() -> list[str]:

@@ -143,6 +143,10 @@ def read_case(
         parts["precision"] = one_or_list("precision", precision_, Precision, precision)
     if speculation is not None and not isinstance(speculation, Speculation):
         raise ValueError(f"speculation = {speculation!r}: must be a gz.Speculation(draft, tokens, acceptance)")
+    if speculation is not None and isinstance(speculation.draft, str):
+        raise ValueError(
+            f"Speculation.draft = {speculation.draft!r}: must be a model, such as gz.model({speculation.draft!r})"
+        )
     names = {what: ", ".join(labels) or _shown(spec) for what, (spec, labels) in parts.items() if what != "parallelism"}
     if speculation is not None and speculation.draft is None:
         _refuse_without_module(parts["model"][0], parts["model"][1] or [names["model"] or "the model"])

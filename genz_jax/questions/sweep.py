@@ -185,6 +185,8 @@ def ask(
         )
     if isinstance(figures, str):
         figures = [figures]
+    if figures is not None and not isinstance(figures, Sequence):
+        raise ValueError(f"figures = {figures!r}: must be a list of names of figures")
     wanted = None if figures is None else tuple(figures)
     if wanted == ():
         raise ValueError("figures = []: an empty list; name at least one, or leave it out for all")

@@ -187,6 +187,11 @@ def check(reduction: Any) -> None:
         raise ValueError(f"reduce = {reduction!r}: must be one of {kinds}, or a mapping of names to them")
     if isinstance(reduction, TopK) and not (reduction.k >= 1 and reduction.k == int(reduction.k)):
         raise ValueError(f"TopK.k = {reduction.k!r}: must be a whole number of at least 1")
+    if isinstance(reduction, ParetoFront) and not isinstance(reduction.objectives, Mapping):
+        raise ValueError(
+            f"ParetoFront.objectives = {reduction.objectives!r}: must be a mapping of figures to the better "
+            "side, such as {'tpot': 'min', 'throughput': 'max'}"
+        )
     if isinstance(reduction, ParetoFront) and len(reduction.objectives) < 2:
         raise ValueError(f"ParetoFront.objectives = {list(reduction.objectives)}: name two or more")
     if isinstance(reduction, Quantiles):

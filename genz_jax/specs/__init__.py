@@ -46,10 +46,10 @@ from genz_jax.specs.workload import (
     Workload as Workload,
 )
 
-_SHOWN: list[str] = (
-    "Axis DecodeChunk Engine Label Model NetworkLevel Number Parallelism Platform PowerSplit Precision PrefillChunk "
-    "Rates Rule Spec Speculation Workload"
-).split()
+_SHOWN: list[str] = [
+    *("Axis", "DecodeChunk", "Engine", "Label", "Model", "NetworkLevel", "Number", "Parallelism", "Platform"),
+    *("PowerSplit", "Precision", "PrefillChunk", "Rates", "Rule", "Spec", "Speculation", "Workload"),
+]
 
 
 def __dir__() -> list[str]:

@@ -108,6 +108,9 @@ class Assumptions:
             "energy_of": ("all devices", "one device"),
             "infeasible": ("nan", "finite"),
         }
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, bool) and not isinstance(getattr(self, field.name), bool):
+                raise ValueError(f"Assumptions.{field.name} = {getattr(self, field.name)!r}: must be True or False")
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Assumptions.{name} = {getattr(self, name)!r}: must be one of {', '.join(allowed)}")

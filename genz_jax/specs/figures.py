@@ -69,12 +69,17 @@ class Result(eqx.Module):
     def words(self, name: str) -> Any:
         """Meaning of a coded field: a text for a single point, else an array of texts.
 
+        Returns:
+            None where the figure is not there.
+
         Raises:
             ValueError: the field has no codes.
         """
         field = next((f for f in dataclasses.fields(self) if f.name == name), None)
         if field is None or "codes" not in field.metadata:
             raise ValueError(f"{type(self).__name__} has no coded field {name!r}")
+        if getattr(self, name) is None:
+            return None
         meanings = np.array([member.name for member in field.metadata["codes"]])
         values = meanings[np.asarray(getattr(self, name), dtype=int)]
         return str(values) if values.ndim == 0 else values

@@ -82,7 +82,7 @@ def read_variables(case: Case, bounds: Mapping[str, Sequence[Any]], over: Sequen
             )
         path, unit, rule = _find(case.platform, name)
         ends = bounds[name]
-        if isinstance(ends, str) or len(ends) != 2:
+        if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
             raise ValueError(f"bounds[{name!r}] = {ends!r}: must be the least and the greatest value")
         low, high = (float(convert(f"bounds[{name!r}]", end, unit, rule)) for end in ends)
         if not 0 < low <= high:

@@ -29,7 +29,7 @@ SPREAD = SIZES
 """Variables that are whole numbers of the parallelism."""
 
 ROUNDING = 1e-6
-"""Share by which a batch may lie below one request per replica: the rounding of its logarithm in float32."""
+"""Share of itself within which a batch is the whole number beside it: the rounding of its logarithm in float32."""
 
 HUGE = 1e30
 """Capacity in bytes at which everything fits; what is needed is then a limit of its own."""
@@ -137,9 +137,10 @@ def place(case: Case, paths: tuple[str, ...], logs: Any, spread: Any) -> Case:
         what, _, rest = path.partition(".")
         value = jnp.exp(log)[None]
         if path == "workload.batch":
-            # At the least batch of some replicas, one request each, the slope has to stay that of the batch.
-            short = (value < sizes["dp"]) & (value > sizes["dp"] * (1.0 - ROUNDING))
-            value = value + jax.lax.stop_gradient(jnp.where(short, sizes["dp"] - value, 0.0))
+            # exp(ln n) is seldom n: a pass or block that n fills would become two. The slope stays that of the batch.
+            nearest = jnp.round(value)
+            whole = jnp.abs(value - nearest) <= ROUNDING * value
+            value = value + jax.lax.stop_gradient(jnp.where(whole, nearest - value, 0.0))
         new[what][rest] = value
     if case.parallelism.cp is None:
         del sizes["cp"]

@@ -91,6 +91,9 @@ def tune(
         >>> [held.name for held in found.active]  # the bound that keeps the price from being less
         ['flops']
     """
+    for name, count in (("starts", starts), ("steps", steps)):
+        if isinstance(count, bool) or not (count >= 1 and count == int(count)):
+            raise ValueError(f"{name} = {count!r}: must be a whole number of 1 or more")
     tuner = build_problem(
         objective,
         model,
