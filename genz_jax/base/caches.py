@@ -12,7 +12,8 @@ from typing import Any
 import jax
 
 SHAPES = 3
-"""Shapes of one function that are kept. Each has 3 to 30 MB; one call needs two at most."""
+"""Shapes of one function that are kept, one less of one that is compiled quickly, which takes more memory. Each has 3
+to 30 MB; one call needs two at most."""
 
 MOST = 48
 """Compiled functions of the whole package that are kept."""
@@ -86,12 +87,13 @@ class Compiled:
     def _drop(self) -> bool:
         """Forget what was used least recently, if there is too much; whether there was."""
         own = [entry for entry in _KEPT if entry[0] is self]
-        for entry in own[:-SHAPES]:
+        most = SHAPES - self._quick
+        for entry in own[:-most]:
             del _KEPT[entry]
         over = len(_KEPT) > MOST
         if over:
             _KEPT.popitem(last=False)
-        return over or len(own) > SHAPES
+        return over or len(own) > most
 
     @property
     def shapes(self) -> int:

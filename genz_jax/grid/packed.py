@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,22 +18,18 @@ class Layout:
 
     Attributes:
         structure: the tree.
-        shapes: shapes of its leaves.
+        single: for each leaf that is one number its shape, which has no length but 1; None for the others, which may be
+            parts of arrays of any length.
     """
 
     structure: Any
-    shapes: tuple[tuple[int, ...], ...]
-
-    @functools.cached_property
-    def single(self) -> tuple[bool, ...]:
-        """Whether each leaf is one number."""
-        return tuple(math.prod(shape) == 1 for shape in self.shapes)
+    single: tuple[tuple[int, ...] | None, ...]
 
 
 @functools.lru_cache(maxsize=QUESTIONS)
-def _layout(structure: Any, shapes: tuple[tuple[int, ...], ...]) -> Layout:
+def _layout(structure: Any, single: tuple[tuple[int, ...] | None, ...]) -> Layout:
     """The layout, the same object for the same tree, so that calls need not compare its parts."""
-    return Layout(structure, shapes)
+    return Layout(structure, single)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["numbers", "arrays"], meta_fields=["layout"])
@@ -56,11 +51,11 @@ class Packed:
     def of(cls, tree: Any) -> "Packed":
         """Pack a tree of numbers and of arrays of the default float type."""
         leaves, structure = jax.tree.flatten(tree)
-        layout = _layout(structure, tuple(np.shape(leaf) for leaf in leaves))
+        layout = _layout(structure, tuple(np.shape(leaf) if np.size(leaf) == 1 else None for leaf in leaves))
         dtype = jax.dtypes.canonicalize_dtype(float)
         together = list(zip(leaves, layout.single, strict=True))
-        numbers = [np.asarray(leaf, dtype).reshape(()) for leaf, single in together if single]
-        arrays = tuple(leaf for leaf, single in together if not single)
+        numbers = [np.asarray(leaf, dtype).reshape(()) for leaf, single in together if single is not None]
+        arrays = tuple(leaf for leaf, single in together if single is None)
         return cls(np.array(numbers, dtype), tuple(_floats(leaf, dtype) for leaf in arrays), layout)
 
     @property
@@ -71,10 +66,7 @@ class Packed:
         else:
             singles = np.asarray(self.numbers)
         numbers, arrays = iter(singles), iter(self.arrays)
-        leaves = [
-            next(numbers).reshape(shape) if single else next(arrays)
-            for single, shape in zip(self.layout.single, self.layout.shapes, strict=True)
-        ]
+        leaves = [next(arrays) if single is None else next(numbers).reshape(single) for single in self.layout.single]
         return jax.tree.unflatten(self.layout.structure, leaves)
 
 
