@@ -187,13 +187,14 @@ class Label:
 
 
 def _as_label(value: Label | str) -> Label:
-    return Label(value) if isinstance(value, str) else value
+    return value if isinstance(value, Label) else Label(value)
 
 
 def label() -> Any:
     """Declare the label of a spec, which may be given as a text."""
-    about = {"long_name": "name for people, which may be given as text"}
-    return eqx.field(static=True, default=Label(), converter=_as_label, metadata=about)
+    return eqx.field(
+        static=True, default=Label(), converter=_as_label, metadata={"long_name": "name for people, a text"}
+    )
 
 
 class Record(eqx.Module):
@@ -321,8 +322,8 @@ class Spec(Record):
         return "\n".join([*title, *(f"{name:<28} {text:>16}   {meaning}".rstrip() for name, text, meaning in rows)])
 
     def __repr__(self) -> str:
-        named = [f"{name.strip()}={text}" if text else name.strip() for name, text, _ in self._number_rows("")]
-        return f"{type(self).__name__}({', '.join([repr(getattr(self, 'name', '')), *named])})"
+        numbers = [f"{name.strip()}={text}" if text else name.strip() for name, text, _ in self._number_rows("")]
+        return f"{type(self).__name__}({', '.join([repr(getattr(self, 'name', '')), *numbers])})"
 
     def _repr_html_(self) -> str:
         return html_table(self._rows())
@@ -388,14 +389,10 @@ def single(*values: Any) -> tuple[float, ...] | None:
     return tuple(float(np.asarray(value)) for value in values)
 
 
-LONGEST = 100
-"""Letters of a name that known ones are compared with at most."""
-
-
 def near(name: str, known: Any, few: int = 12) -> str:
     """The end of an error message: the nearest known names, or all where there are at most `few`."""
     known = [str(k) for k in known]
-    if len(name) > LONGEST:  # to compare it takes long, and it is like none
+    if len(name) > 100:  # to compare it takes long, and it is like none
         return ""
     close = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=4, cutoff=0.5)
     shown = [k for k in known if k.lower() in close] or (known if len(known) <= few else [])

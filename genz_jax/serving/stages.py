@@ -69,7 +69,7 @@ def chunked_work(inputs: Inputs) -> Work:
     if not (workload.prefill_chunks or workload.decode_chunks):
         raise ValueError(
             "Workload.prefill_chunks and decode_chunks are empty: a chunked stage needs at least one chunk, such as "
-            "gz.Workload(prefill_chunks=(gz.specs.PrefillChunk(past_tokens=0, new_tokens=512),))"
+            "prefill_chunks=(PrefillChunk(past_tokens=0, new_tokens=512),)"
         )
     return work_of(*_of(inputs), once(chunked_step(workload, inputs.deployment)))
 
