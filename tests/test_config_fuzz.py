@@ -57,7 +57,9 @@ def mutate_value(rng: random.Random, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return rng.choice((value + 1, value - 1, 2 * value, value // 2, 4 * value, float(value), rng.randint(1, 64)))
+        return rng.choice(
+            (value + 1, value - 1, 2 * value, value // 2, 4 * value, rng.randint(1, 64), float(min(value, 2**64)))
+        )
     if isinstance(value, list) and value and not isinstance(value[0], dict):
         return mutate_list(rng, value)
     if isinstance(value, str):

@@ -147,7 +147,8 @@ def test_one_compiled_shape_for_all_regions(tmp_path):
     figures = ("energy", "bound")
     small(figures, store=tmp_path / "x.zarr", chunks=CHUNKS)
     question = Question("decode", gz.Assumptions.default, figures)
-    assert compiled(of_packed(function_of(question)), False).shapes == 1
+    packed = of_packed(function_of(question))
+    assert sum(compiled(packed, quick).shapes for quick in (False, True)) == 1
 
 
 def test_every_region_is_written_once(tmp_path, monkeypatch):

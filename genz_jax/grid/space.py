@@ -61,7 +61,12 @@ class Space:
         return axis_order(self.case, self.sizes)
 
     def evaluate(
-        self, function: Callable[[Any], Any], question: Question, progress: bool, limits: Blocking | None = None
+        self,
+        function: Callable[[Any], Any],
+        question: Question,
+        progress: bool,
+        limits: Blocking | None = None,
+        quick: bool | None = None,
     ) -> "xr.Dataset":
         """The results of a function at every point, block by block.
 
@@ -70,18 +75,24 @@ class Space:
             question: what is asked, for the metadata.
             progress: show a progress bar when it takes more than two seconds.
             limits: how large blocks are; by default as the device asks for.
+            quick: whether to compile quickly; by default where there are few points.
 
         Raises:
             MemoryError: the results would not fit.
         """
-        found = self.variables(function, progress, limits)
+        found = self.variables(function, progress, limits, quick)
         return labels.to_dataset(found, self.grid, self.case, self.names, question)
 
     def variables(
-        self, function: Callable[[Any], Any], progress: bool, limits: Blocking | None = None
+        self,
+        function: Callable[[Any], Any],
+        progress: bool,
+        limits: Blocking | None = None,
+        quick: bool | None = None,
     ) -> dict[str, tuple[Any, Dims, dict[str, Any]]]:
         """The same as arrays with just the dimensions that they depend on: (array, dims, metadata) by name."""
-        result, dims = gather(plan(function, self.case, self.sizes, self.order, limits=limits), progress)
+        planned = plan(function, self.case, self.sizes, self.order, limits=limits, quick=quick)
+        result, dims = gather(planned, progress)
         return variables(result, dims, self.order)
 
 

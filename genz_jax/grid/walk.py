@@ -63,6 +63,7 @@ def plan(
     order: Dims,
     shape: Mapping[str, int] | None = None,
     limits: Blocking | None = None,
+    quick: bool | None = None,
 ) -> Plan:
     """Plan a function of a case, point by point.
 
@@ -74,11 +75,12 @@ def plan(
         order: dimensions from slow to fast.
         shape: lengths of a block, by dimension; by default as `limits` has it.
         limits: how large blocks are; by default as the device asks for.
+        quick: whether to compile quickly; by default where there are few points.
     """
     shape = rounded_shape(case, sizes, order, limits) if shape is None else shape
     blocks = Blocks(labels.to_arrays(slim(case), order), sizes, order, shape)
     few = len(blocks) == 1 and math.prod(blocks.shape.values()) <= SMALL
-    return Plan(blocks, of_packed(function), case, function, few)
+    return Plan(blocks, of_packed(function), case, function, few if quick is None else quick)
 
 
 @functools.lru_cache(maxsize=QUESTIONS)

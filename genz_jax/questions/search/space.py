@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _PADDED = (2**9, 2**12)  # lengths of the candidate axis, few so that a search seldom compiles anew
+_QUICK = 2**17  # candidates up to which a quick compilation saves more than it costs
 _COORDINATES = {
     "tp": "tensor parallel size",
     "ep": "expert parallel size",
@@ -137,7 +138,8 @@ class SearchSpace:
             workload=self.case.workload.replace(batch=axis(ones["batch"])),
             precision=precision,
         )
-        dataset = Points(case, self.names).evaluate(function_of(self.question), self.question, progress)
+        quick = max(count, beside) <= _QUICK
+        dataset = Points(case, self.names).evaluate(function_of(self.question), self.question, progress, quick=quick)
         texts = np.array(self.names["precision"].split(", "))
         coords: dict[str, Any] = {
             name: (DIM, columns[name], {"units": units.ONE, "long_name": text})
