@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -98,6 +98,13 @@ VALUES = {
     "unit of a link": (lambda: H100.replace(link_latency="1 GB/s"), r"latency = '1 GB/s'.*'s'.*'1 us'"),
     "unit of a count": (lambda: gz.Workload(batch="3 GB"), r"Workload\.batch = '3 GB'.*'byte'"),
     "no whole number": (lambda: gz.Workload(batch=2.5), r"Workload\.batch = 2.5: must be a whole number"),
+    "batches that are not whole": (
+        lambda: gz.Workload(batch=gz.geomspace(1, 256, 30)),
+        r"Workload\.batch = 1\.2.*whole number.*np\.unique\(np\.round\(values\)\)",
+    ),
+    "commas": (lambda: gz.Workload(input_tokens="2,000"), r"Workload\.input_tokens = '2,000' has commas; write 2000"),
+    "alias of nothing": (lambda: H100.replace(link_bw=None), r"Platform\.link_bw = None: a value is needed"),
+    "a number as a file": (lambda: gz.save(cast("Any", 3), "out.nc"), "dataset = 3: must be an xarray Dataset"),
     "tp=0": (lambda: gz.Parallelism(tp=0), r"Parallelism\.tp = 0: must be a whole number of 1 or more"),
     "no prompt": (lambda: gz.Workload(input_tokens=0), r"Workload\.input_tokens = 0: must be a whole number of 1"),
     "share above 1": (lambda: H100.replace(memory_efficiency=1.2), r"Platform\.memory_efficiency = 1.2: .*at most 1"),

@@ -128,10 +128,27 @@ def test_an_infeasible_point_has_no_gradient_that_is_nan_elsewhere():
     assert float(slope) == pytest.approx(float(jax.grad(latency)(2e12)), rel=1e-12)
 
 
-def test_an_estimate_is_a_constant_of_a_function_that_somebody_traces():
-    alone = float(gz.estimate("llama-3.2-1b", "H100-SXM", stage="decode").latency)
-    scale = jax.jit(lambda x: x * float(gz.estimate("llama-3.2-1b", "H100-SXM", stage="decode").latency))
-    assert float(scale(2.0)) == pytest.approx(2.0 * alone, rel=1e-6)
+LOAD = gz.Workload(batch=gz.axis([1, 2]), input_tokens=128, output_tokens=64)
+QUESTIONS = {
+    "estimate": lambda: gz.estimate("gpt2", "H100-SXM", stage="decode").latency,
+    "sweep": lambda: gz.sweep("gpt2", "H100-SXM", LOAD, progress=False).latency[1],
+    "best": lambda: gz.sweep("gpt2", "H100-SXM", LOAD, reduce=gz.Best("latency"), progress=False).latency,
+    "require": lambda: gz.require("mem_bw", "gpt2", "H100-SXM", LOAD, slo=gz.SLO(tpot="10 ms"), progress=False).mem_bw[
+        1
+    ],
+    "search": lambda: (
+        gz.search("gpt2", "H100-SXM", LOAD.replace(batch=4), chips=2, progress=False).dataset["latency"].min()
+    ),
+    "sensitivity": lambda: gz.sensitivity("gpt2", "H100-SXM", LOAD, progress=False)["latency_elasticity"].sum(),
+    "parameter_count": lambda: gz.parameter_count("gpt2").total,
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_an_answer_is_a_constant_of_a_function_that_somebody_traces(question):
+    answer = QUESTIONS[question]
+    scale = jax.jit(lambda x: x * np.asarray(answer()).item())
+    assert float(scale(2.0)) == pytest.approx(2.0 * np.asarray(answer()).item(), rel=1e-6)
 
 
 def test_words_of_figures_that_are_not_there_are_none():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 SHAPES = 3
 """Shapes of one function that are kept, one less of one that is compiled quickly, which takes more memory. Each has 3
@@ -45,12 +46,11 @@ class Compiled:
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.at(*args, **kwargs)(*args, **kwargs)
-
-    def now(self, *args: Any) -> Any:
-        """The result for given numbers, also while a function of somebody else is traced, of which it is a constant."""
+        """The result; of given numbers a constant, also while a function of somebody else is traced."""
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            return self._function(*args, **kwargs)
         with jax.ensure_compile_time_eval():
-            return self(*args)
+            return self.at(*args, **kwargs)(*args, **kwargs)
 
     def eval_shape(self, *args: Any) -> Any:
         """Shapes and types of the result, of which the trace is kept for the call."""

@@ -157,6 +157,8 @@ def _check(where: str, values: np.ndarray, rule: Rule, unit: str) -> None:
         worst = float(values[wrong].flat[0]) if values.ndim else float(values)
         place = f" (at {int(np.argmax(wrong.ravel()))} of {values.size} values)" if values.ndim else ""
         told = rule.limits.text(worst, unit) if beyond.any() else rule.text
+        if rule.whole and values.ndim and not beyond.any() and worst != round(worst):
+            told += "; round the values, as np.unique(np.round(values)) does"
         raise ValueError(f"{where} = {worst:g}{place}: {told}")
 
 
@@ -248,7 +250,10 @@ class Spec(Record):
         nested: dict[str, dict[str, Any]] = {}
         names = {field.name for field in dataclasses.fields(self)}
         for path, value in changes.items():
-            head, _, rest = self.full(path).partition(".")
+            full = self.full(path)
+            head, _, rest = full.partition(".")
+            if value is None and full != path:
+                raise ValueError(f"{type(self).__name__}.{path} = None: a value is needed here")
             if head not in names:
                 known = [*self.paths(), *self.aliases]
                 raise ValueError(f"{type(self).__name__} has no field {units.brief(path)}{near(path, known)}")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genz_jax.base.units import brief
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -32,7 +34,7 @@ def save(dataset: "xr.Dataset", path: str | os.PathLike) -> None:
         path: where; what is there is replaced.
 
     Raises:
-        ValueError: the path ends otherwise, or cannot be written.
+        ValueError: what is no Dataset; the path ends otherwise, or cannot be written.
 
     Example:
         >>> import genz_jax as gz, tempfile, xarray as xr
@@ -42,6 +44,8 @@ def save(dataset: "xr.Dataset", path: str | os.PathLike) -> None:
         ...     xr.load_dataset(f"{folder}/out.nc").latency.equals(ds.latency)
         True
     """
+    if not hasattr(dataset, "to_netcdf"):
+        raise ValueError(f"dataset = {brief(dataset)}: must be an xarray Dataset, as gz.sweep returns it")
     writers = {".nc": write_netcdf, ".zarr": write_zarr}
     write(path, {ending: functools.partial(writer, dataset) for ending, writer in writers.items()})
 

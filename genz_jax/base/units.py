@@ -104,6 +104,8 @@ def parse_any(text: str) -> tuple[float, str | None]:
         number *= _PREFIXES[symbol]
         raise ValueError(f"{brief(text)} has the prefix {symbol!r} but no unit; add one, or write {number:.15g}")
     if found is None:
+        if re.fullmatch(r"(,\d{3})+", symbol):
+            raise ValueError(f"{brief(text)} has commas; write {text.replace(',', '')}")
         raise ValueError(
             f"{brief(text)} has the unknown unit {brief(match[2])}; known are B, b, FLOP, s, W, J, token, mm2 with the "
             "prefixes n u m k M G T P or Ki Mi Gi Ti, and '/s' for a rate"

@@ -7,6 +7,7 @@ import numpy as np
 
 from genz_jax import catalog
 from genz_jax.base.fields import Number
+from genz_jax.base.units import brief
 from genz_jax.specs import Model, Parallelism, Precision
 from genz_jax.specs.assumptions import Assumptions
 from genz_jax.work.layers.embedding import embedding, head
@@ -74,7 +75,7 @@ def parameter_count(model: str | Model) -> ParameterCount:
         The counts, NumPy float64 (JAX arrays under `jax.jit`).
 
     Raises:
-        ValueError: an unknown name, or a model with axes.
+        ValueError: an unknown name, what is no model, or a model with axes.
 
     Example:
         >>> import genz_jax as gz
@@ -83,6 +84,8 @@ def parameter_count(model: str | Model) -> ParameterCount:
         (46702792704, 12879925248)
     """
     spec = catalog.model(model) if isinstance(model, str) else model
+    if not isinstance(spec, Model):
+        raise ValueError(f"model = {brief(model)}: must be a name or a gz.Model")
     for leaf in jax.tree.leaves(spec):
         if not hasattr(leaf, "dtype"):
             raise ValueError(f"model {spec.name!r} has the axis {leaf!r}: parameter_count takes numbers and arrays")

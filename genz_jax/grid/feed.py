@@ -153,7 +153,8 @@ class Blocks(Collection[Block]):
         """
         waiting: collections.deque[tuple[Block, Any]] = collections.deque()
         for block in progress_bar(chosen, progress):
-            waiting.append((block, function(self.part(block))))
+            with jax.ensure_compile_time_eval():  # also while a function of somebody else is traced
+                waiting.append((block, function(self.part(block))))
             if len(waiting) > 1:
                 yield waiting.popleft()
         yield from waiting

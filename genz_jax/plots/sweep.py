@@ -25,6 +25,7 @@ from genz_jax.specs import Platform
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from matplotlib.contour import ContourSet
     from matplotlib.figure import Figure
 
 
@@ -104,6 +105,10 @@ TODAY = ("A100-SXM-80GB", "H100-SXM", "H200", "B200", "B300", "MI300X", "MI355X"
 """Catalogue platforms that maps are marked with by default."""
 
 
+_LABELLED = 60.0
+"""Pixels from which a contour line has room for its value."""
+
+
 def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequence[str] | None = None) -> "Figure":
     """Draw a figure over two numeric axes: colour and contour lines, one panel for each of the other dimensions.
 
@@ -139,14 +144,14 @@ def design_space(dataset: "xr.Dataset", figure: str, x: str, y: str, chips: Sequ
         panel.set_facecolor("0.9")
         image = panel.pcolormesh(across, up, np.ma.masked_invalid(flat), norm=norm, cmap="cividis", shading="nearest")
         image.set_rasterized(True)
-        if np.isfinite(flat).any() and float(np.nanmax(flat)) > float(np.nanmin(flat)):
-            contours = panel.contour(across, up, flat, levels=lines, colors="white", linewidths=0.7)
-            panel.clabel(contours, fmt=lambda v: f"{v:g}", fontsize=8)
-        elif not np.isfinite(flat).any():
-            panel.text(0.5, 0.5, "does not run here", transform=panel.transAxes, ha="center")
         panel.set_title(title or figure, fontsize=9)
         set_scales(panel, across, up)
         panel.set(xlabel=x_label, ylabel=y_label, xlim=(across.min(), across.max()), ylim=(up.min(), up.max()))
+        if np.isfinite(flat).any() and float(np.nanmax(flat)) > float(np.nanmin(flat)):
+            contours = panel.contour(across, up, flat, levels=lines, colors="white", linewidths=0.7)
+            _label(panel, contours)
+        elif not np.isfinite(flat).any():
+            panel.text(0.5, 0.5, "does not run here", transform=panel.transAxes, ha="center")
         mark_platforms(panel, marks)
     assert image is not None
     bar = drawn.colorbar(image, ax=axes, label=label, fraction=0.03)
@@ -217,3 +222,16 @@ def platform_marks(dataset: "xr.Dataset", x: str, y: str, chips: Sequence[str]) 
         if np.isfinite(at_axes).all():
             found[platform.name] = (at_axes[0], at_axes[1])
     return found
+
+
+def _label(panel: "Axes", contours: "ContourSet") -> None:
+    """Write the value of every contour line at a third of its length, where the edge does not cut the text off."""
+    panel.figure.canvas.draw()  # lengths are those on the page, which the layout changes
+    places = []
+    for path in contours.get_paths():
+        for line in map(np.asarray, path.to_polygons(closed_only=False)):
+            shown = panel.transData.transform(line)
+            run = np.concatenate(([0.0], np.cumsum(np.hypot(*np.diff(shown, axis=0).T))))
+            if run[-1] > _LABELLED:
+                places.append(tuple(line[np.searchsorted(run, run[-1] / 3)]))
+    panel.clabel(contours, fmt=lambda v: f"{v:g}", fontsize=8, manual=places)

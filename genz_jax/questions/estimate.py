@@ -68,7 +68,7 @@ def estimate(
     question = ask(stage, assumptions, None, stage in detailed(), operators)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(case)):
         return evaluate(case, question)
-    result: Result = jax.tree.map(np.asarray, compiled(question, quick=True).now(slim(case)))
+    result: Result = jax.tree.map(np.asarray, compiled(question, quick=True)(slim(case)))
     refuse(case, names, Reason(int(np.max(result.reason_code))), question.assumptions)  # type: ignore[attr-defined]
     return result
 

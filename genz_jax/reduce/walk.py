@@ -88,7 +88,7 @@ def reduce_space(
     planned = _plan(space, question, tuple(one for ranked in objectives.values() for one in ranked))
     kept = {n: _accumulator(r, planned, objectives[n], shapes) for n, r in walked.items()}
     seen: dict[str, int] = {}
-    with stop_on_interrupt() as interrupt:
+    with stop_on_interrupt() as interrupt, jax.ensure_compile_time_eval():
         if kept:
             seen |= dict.fromkeys(kept, _walk(planned, list(kept.values()), progress, interrupt))
         for name, ranking in rankings.items():

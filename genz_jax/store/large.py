@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from genz_jax.base.units import brief
 from genz_jax.grid.space import Space
 from genz_jax.serving.evaluate import Question
 from genz_jax.store.regions import Job
@@ -44,6 +45,8 @@ def sweep(
         raise ValueError("client: its workers write to a store; give store='….zarr', or lazy=True without a client")
     if chunks is not None and store is None and not lazy:
         raise ValueError("chunks: only store=… and lazy=True have chunks; give one of them, or leave chunks out")
+    if store is not None and not isinstance(store, str | os.PathLike):
+        raise ValueError(f"store = {brief(store)}: must be the path of a Zarr store, as 'out.zarr'")
     job = Job.of(space, question, chunks)
     if store is None:
         from genz_jax.store import dask_arrays as lazily

@@ -106,7 +106,10 @@ def search(
     objective = _objective(objective, stage)
     if slo is not None and stage != "request" and not (stage == "encode" and set(slo.limits()) == {"e2e"}):
         known = ", which has only e2e" if stage == "encode" else ""
-        raise ValueError(f"slo: limits are of requests, not of the stage {stage!r}{known}; leave one of the two out")
+        raise ValueError(
+            f"slo: limits are of requests, not of the stage {stage!r}{known}; leave one of the two out: "
+            "requests are the default stage, and have ttft and tpot"
+        )
     base = SearchSpace.read(model, platform, workload, precision, question, engine)
     system = c.whole_numbers("chips", chips, c.LARGEST)
     sizes = {"tp": tp, "ep": ep, "pp": pp, "dp": dp, "cp": cp}
