@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "genz_jax"
 FOLDERS = (
-    *("base", "specs", "catalog", "work", "machine", "serving", "labelled", "counts", "grid", "reduce", "store"),
-    *("questions", "parity", "plots", "cli"),
+    *("base", "kernels", "specs", "catalog", "work", "machine", "serving", "labelled", "counts", "grid", "reduce"),
+    *("store", "questions", "parity", "plots", "cli"),
 )
 """From the bottom: each imports from those before it alone."""
 

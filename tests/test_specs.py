@@ -10,8 +10,9 @@ from hypothesis import given, strategies as st
 
 import genz_jax as gz
 from genz_jax import specs
-from genz_jax.base.fields import Label, Spec
+from genz_jax.base.fields import Spec
 from genz_jax.base.formats import FORMATS
+from genz_jax.base.label import Label
 from genz_jax.specs.precision_text import LAYERS
 
 KINDS = [

@@ -14,7 +14,8 @@ from typing import Any
 import equinox as eqx
 
 from genz_jax.base import units
-from genz_jax.base.fields import Label, shared
+from genz_jax.base.fields import shared
+from genz_jax.base.label import Label
 from genz_jax.catalog import names, quantized_names
 from genz_jax.catalog.hugging_face import checkpoints, read as hugging_face
 from genz_jax.catalog.tables import build, check_keys, parts_of

@@ -11,7 +11,8 @@ import numpy as np
 from genz_jax import catalog
 from genz_jax.base import axes
 from genz_jax.base.axes import Axis
-from genz_jax.base.fields import Label, Spec, field_at, near
+from genz_jax.base.fields import Spec, field_at, near
+from genz_jax.base.label import Label
 from genz_jax.labelled.context_limit import ContextWarning
 from genz_jax.labelled.inputs import read_case
 from genz_jax.machine.cost import CostModel

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
+from genz_jax.machine.efficiency import Efficiency
 from genz_jax.machine.roofline import OperatorTime, Speeds, operator_time
 from genz_jax.specs import Platform
 from genz_jax.specs.assumptions import Assumptions
@@ -64,6 +65,8 @@ def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions
         if op.overlaps_with:
             time = _beside(time, [times[name].latency for name in op.overlaps_with], op.ranks)
         times[op.name] = time
+    if speeds.efficiency is not None:
+        times = _slowed(times, speeds.efficiency, work.ops)
     # By kind of operator, since each of these sums depends on fewer axes than all together.
     kinds = ("roofline", "vector", "network")
     of_kind = {kind: [times[op.name] for op in work.ops if _kind(op) == kind] for kind in kinds}
@@ -93,6 +96,14 @@ def run(work: Pass, speeds: Speeds, platform: Platform, assumptions: Assumptions
         ends_of(work.ops, [times[op.name].latency for op in work.ops], whole),
         tuple(times.values()),
     )
+
+
+def _slowed(times: dict[str, OperatorTime], efficiency: Efficiency, ops: Sequence[Operator]) -> dict[str, OperatorTime]:
+    """Times of a pass at the pace that the power limit allows."""
+    products = [times[op.name] for op in ops if _kind(op) == "roofline"]
+    bound = xp.total(jnp.where(time.memory >= time.compute, 0.0, time.latency) for time in products)
+    factor = efficiency.slowdown(xp.total(time.latency for time in times.values()), bound)
+    return {name: dataclasses.replace(time, latency=time.latency * factor) for name, time in times.items()}
 
 
 def _kind(op: Operator) -> str:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from genz_jax.base.fields import Number
 from genz_jax.base.formats import FORMATS, WIDER, Format
+from genz_jax.machine.efficiency import Efficiency
 from genz_jax.machine.network import network_time
 from genz_jax.specs import Layers, Platform, Precision, wider
 from genz_jax.specs.assumptions import Assumptions
@@ -97,12 +98,20 @@ class Speeds(eqx.Module):
     achieved_flop: dict[Operand, Number]
     achieved_byte: Number
     achieved_onchip_byte: Number
+    efficiency: Efficiency | None = None
 
     @classmethod
-    def of(cls, platform: Platform, precision: Precision, bandwidth: Number) -> "Speeds":
-        """Speeds of a platform, where `bandwidth` is the memory's (less than its own if it offloads)."""
-        native = NativeFormats.of(platform)
-        peak = {operand: 1.0 / (platform.flops * native.rate(code)) for operand, code in formats_of(precision).items()}
+    def of(cls, platform: Platform, precision: Precision, bandwidth: Number, measured: bool = True) -> "Speeds":
+        """Speeds of a platform.
+
+        Args:
+            platform: the device.
+            precision: formats of the products.
+            bandwidth: the memory's, less than its own if it offloads.
+            measured: kernels take the times that the platform has for them, instead of ideal ones.
+        """
+        native, formats = NativeFormats.of(platform), formats_of(precision)
+        peak = {operand: 1.0 / (platform.flops * native.rate(code)) for operand, code in formats.items()}
         achieved = {operand: seconds / platform.compute_efficiency for operand, seconds in peak.items()}
         onchip = 1.0 / (platform.onchip_bw * platform.memory_efficiency)
         # These lie on the axes of a few numbers; fused, every point would divide anew.
@@ -111,7 +120,11 @@ class Speeds(eqx.Module):
         memory = byte / platform.memory_efficiency
         if platform.offload_bw is None:  # else the bandwidth depends on all that memory depends on
             byte, memory = jax.lax.optimization_barrier((jnp.asarray(byte), jnp.asarray(memory)))
-        return cls(peak, byte, achieved, memory, onchip)
+        efficiency = None
+        if measured and platform.kernels is not None:
+            codes: dict[Operand, Number] = {operand: native.code(code) for operand, code in formats.items()}
+            efficiency = Efficiency.of(platform.kernels, codes, achieved, memory)
+        return cls(peak, byte, achieved, memory, onchip, efficiency)
 
 
 class OperatorTime(eqx.Module):
@@ -135,6 +148,10 @@ def operator_time(
         network = network_time(op, platform, assumptions) * op.repeats
         return OperatorTime(0.0, 0.0, network, network)
     compute, memory = _busy(work, op, speeds, assumptions)
+    form = None if speeds.efficiency is None else speeds.efficiency.form(op)
+    if speeds.efficiency is not None and form is not None:
+        time = speeds.efficiency.seconds(form, op, work)
+        return OperatorTime(0.0 if op.kind == "vector" else compute, memory, 0.0, time)
     if op.kind == "vector":
         return OperatorTime(0.0, memory, 0.0, memory)
     longest = slowest(compute, memory, assumptions.smooth)

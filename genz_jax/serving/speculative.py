@@ -208,7 +208,7 @@ def both_figures(result: type[SpeculativeT], work: Turns, platform: Platform) ->
         # The published speculative stages pool the memory of all pipeline stages.
         need, limit = need * parallelism.pp, limit * parallelism.pp
     fits, offloads, bandwidth = capacity_check(need, limit, platform, usable)
-    speeds = Speeds.of(platform, deployment.precision, bandwidth)
+    speeds = Speeds.of(platform, deployment.precision, bandwidth, assumptions.measured_kernels)
     times = [[run(one, speeds, platform, assumptions) for one in passes] for passes in work.passes]
     parts = [all_of(t, [one.count for one in passes]) for t, passes in zip(times, work.passes, strict=True)]
     totals = all_of(parts, [None, None])

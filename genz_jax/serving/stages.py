@@ -138,7 +138,7 @@ def pass_figures(
     assumptions = deployment.assumptions
     need, usable = held.total, usable_memory(platform, assumptions)
     fits, offloads, bandwidth = capacity_check(need, usable, platform)
-    speeds = Speeds.of(platform, deployment.precision, bandwidth)
+    speeds = Speeds.of(platform, deployment.precision, bandwidth, assumptions.measured_kernels)
     parts = [run(one, speeds, platform, assumptions) for one in work.passes]
     totals = all_of(parts, [one.count for one in work.passes])
     reason = reason_code(work.reason, replica_devices(deployment), platform, fits)

@@ -7,7 +7,8 @@ In: numbers, text, axes. Out: specs. They never know who reads them.
 """
 
 from genz_jax.base.axes import Axis as Axis
-from genz_jax.base.fields import Label as Label, Number as Number, Rule as Rule, Spec as Spec
+from genz_jax.base.fields import Number as Number, Rule as Rule, Spec as Spec
+from genz_jax.base.label import Label as Label
 from genz_jax.specs.engine import Engine as Engine
 from genz_jax.specs.model import (
     FFN as FFN,

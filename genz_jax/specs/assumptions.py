@@ -60,6 +60,8 @@ class Assumptions:
             (serving/stage.py).
         infeasible: times, rates and energies of points that do not run are `nan`, or `finite`: those of a machine on
             which they did, with `memory_excess` beside them, for optimisers and samplers (serving/stage.py).
+        measured_kernels: operators take the times of the platform's measured kernels, where it has some; else those of
+            the roofline (machine/efficiency.py).
         smooth: 0 for the exact maximum of the roofline; τ > 0 for a p-norm with p = 1/τ (machine/roofline.py).
     """
 
@@ -93,6 +95,7 @@ class Assumptions:
     bonus_token: bool = True
     energy_of: Literal["all devices", "one device"] = "all devices"
     infeasible: Literal["nan", "finite"] = "nan"
+    measured_kernels: bool = True
     smooth: float = 0.0
 
     def __post_init__(self):
@@ -151,6 +154,7 @@ genz = Assumptions(
     first_token_from_prefill=False,
     bonus_token=False,
     energy_of="one device",
+    measured_kernels=False,
 )
 Assumptions.default, Assumptions.genz = default, genz
 PRESETS = {"default": default, "genz": genz}

@@ -3,7 +3,8 @@
 import equinox as eqx
 
 from genz_jax.base import units
-from genz_jax.base.fields import WHOLE, Label, Number, Spec, label, number
+from genz_jax.base.fields import WHOLE, Number, Spec, number
+from genz_jax.base.label import Label, label
 
 
 class Engine(Spec):

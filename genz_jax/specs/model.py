@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import equinox as eqx
 
 from genz_jax.base import sense, units
-from genz_jax.base.fields import COUNT, NOT_NEGATIVE, SHARE, WHOLE, Label, Number, Spec, label, number, single
+from genz_jax.base.fields import COUNT, NOT_NEGATIVE, SHARE, WHOLE, Number, Spec, number, single
+from genz_jax.base.label import Label, label
 
 AttentionT = TypeVar("AttentionT", bound="Attention")
 

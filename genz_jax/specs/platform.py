@@ -1,6 +1,6 @@
 """Platform: an accelerator and the network between its like."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -12,18 +12,18 @@ from genz_jax.base.fields import (
     POSITIVE,
     SHARE,
     WHOLE,
-    Label,
     Number,
     Resource,
     Rule,
     Spec,
     choice,
-    label,
     near,
     number,
     single,
 )
 from genz_jax.base.formats import FORMATS
+from genz_jax.base.label import Label, label
+from genz_jax.kernels import Kernels
 
 
 def _rate(format: str, default: float, rule: Rule = NOT_NEGATIVE) -> Any:
@@ -185,6 +185,9 @@ class Platform(Spec):
         role="latency",
         resource="network",
     )
+    kernels: Kernels | None = eqx.field(
+        default=None, metadata={"long_name": "measured kernels; None for ideal ones, at the roofline"}
+    )
     label: Label = label()
 
     def __check_init__(self):
@@ -192,6 +195,18 @@ class Platform(Spec):
             raise ValueError(
                 "Platform.network = (): must have at least one gz.specs.NetworkLevel(size, bandwidth, latency)"
             )
+
+    @classmethod
+    def alike(cls, specs: "Sequence[Platform]") -> "Sequence[Platform]":
+        """Platforms of which all have kernels if one has, those without ideal ones."""
+        if all(spec.kernels is None for spec in specs):
+            return specs
+        kernels = Kernels.alike([Kernels() if spec.kernels is None else spec.kernels for spec in specs])
+        return [spec.replace(kernels=own) for spec, own in zip(specs, kernels, strict=True)]
+
+    def ideal(self) -> "Platform":
+        """The same device with ideal kernels: every operator takes the time of the roofline, a lower bound."""
+        return self.replace(kernels=None)
 
     @property
     def name(self) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 from jax.core import Tracer
 
 from genz_jax.base import arrays as xp, units
-from genz_jax.base.fields import COUNT, SHARE, Label, Number, Rule, Spec, convert, near, number
+from genz_jax.base.fields import COUNT, SHARE, Number, Rule, Spec, convert, near, number
 from genz_jax.base.formats import FORMATS, format_text, read_format, storage_name
+from genz_jax.base.label import Label
 from genz_jax.base.units import brief
 from genz_jax.specs.precision_text import DEFAULT_OF, LAYERS, MAIN, OTHERS, canonical_text, split_layers, split_text
 

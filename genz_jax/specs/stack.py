@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from genz_jax.base.axes import Axis
-from genz_jax.base.fields import Label, Spec, SpecT
+from genz_jax.base.fields import Spec, SpecT
+from genz_jax.base.label import Label
 from genz_jax.specs import DecodeChunk, NetworkLevel, PrefillChunk
 
 
@@ -58,6 +59,8 @@ def stack(specs: Sequence[SpecT]) -> SpecT:
         elif isinstance(items[0], Label):
             known = [item.max_context for item in items if item.max_context is not None]
             values[field.name] = Label("", max_context=min(known, default=None))
+        elif field.metadata.get("static"):
+            values[field.name] = items[0]  # `alike` has seen to it that all are equal
         elif any(isinstance(item, tuple) for item in items):
             values[field.name] = _tuples(items)
         else:
@@ -98,7 +101,10 @@ def _tuples(items: list[tuple]) -> tuple:
     filler = next((item[-1] for item in items if item), None)
     if filler is None:
         return ()
-    padded = [item + (_empty(item[-1] if item else filler),) * (length - len(item)) for item in items]
+    padded = [
+        item if len(item) == length else item + (_empty(item[-1] if item else filler),) * (length - len(item))
+        for item in items
+    ]
     return tuple(stack([item[i] for item in padded]) for i in range(length))
 
 

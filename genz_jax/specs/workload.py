@@ -3,7 +3,8 @@
 import equinox as eqx
 
 from genz_jax.base import units
-from genz_jax.base.fields import AT_LEAST_ONE, COUNT, SHARE, WHOLE, Label, Number, Spec, label, number, single
+from genz_jax.base.fields import AT_LEAST_ONE, COUNT, SHARE, WHOLE, Number, Spec, number, single
+from genz_jax.base.label import Label, label
 
 
 class PrefillChunk(Spec):

@@ -23,12 +23,14 @@ class PositionCount(eqx.Module):
 
 
 class LoadRange(eqx.Module):
-    """A range of decode positions within which work is linear in the position: its loads at the first and the last."""
+    """A range of decode positions within which work is linear in the position: loads and sizes at its two ends."""
 
     share: Number
     count: PositionCount
     first: "Load"
     last: "Load"
+    first_sizes: dict[str, Number]
+    last_sizes: dict[str, Number]
 
 
 class Load(eqx.Module):
@@ -68,5 +70,6 @@ def _mean_load(op: Operator, assumptions: Assumptions) -> Load:
         flops = flops + part.share * (first.flops + last.flops) / 2.0
         offchip = offchip + part.share * (first.bytes + last.bytes) / 2.0
         onchip = onchip + part.share * (first.onchip_bytes + last.onchip_bytes) / 2.0
-        ranges.append(LoadRange(part.share, PositionCount.of(part.count), first, last))
+        sizes = part.first.sizes, part.last.sizes
+        ranges.append(LoadRange(part.share, PositionCount.of(part.count), first, last, *sizes))
     return Load(flops, offchip, onchip, tuple(ranges))

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genz_jax.base.fields import Label, near
+from genz_jax.base.fields import near
+from genz_jax.base.label import Label
 from genz_jax.catalog.hugging_face import other_files
 from genz_jax.catalog.hugging_face.config import Config, refusal, shown
 from genz_jax.catalog.hugging_face.config_classes import ConfigClass, config_class

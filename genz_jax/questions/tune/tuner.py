@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from genz_jax.base import units
-from genz_jax.base.fields import Label
+from genz_jax.base.label import Label
 from genz_jax.labelled.inputs import WorkloadLike
 from genz_jax.machine.capacity import usable_memory
 from genz_jax.machine.cost import CostFunction, CostModel

@@ -70,7 +70,8 @@ def _attention(
     into = gemm(f"{name}.qkv_proj", "attention_projections", n=projected + gate, k=width, **linear)
     ops += [with_parameters(into, precision, part.biases, part.qk_norms)]
     cached = own * kv_heads * (size + v_size)
-    ops += rotate_and_cache(name, step, heads * size, cached, cached, deployment)
+    vectors = heads + 2.0 * kv_heads
+    ops += rotate_and_cache(name, step, heads * size, cached, cached, deployment, vectors)
     if index is not None:
         ops += indexer(name, index, part.layers, hidden, width, step, deployment)
     seen = windowed(window, assumptions) if index is None else selected(index, step, deployment)
@@ -90,7 +91,13 @@ def _attention(
 
 
 def rotate_and_cache(
-    name: str, step: Step, query: Number, rotated: Number, cached: Number, deployment: Deployment
+    name: str,
+    step: Step,
+    query: Number,
+    rotated: Number,
+    cached: Number,
+    deployment: Deployment,
+    vectors: Number = 0.0,
 ) -> list[Operator]:
     """Rotate queries and keys and write the new cache entries, as one kernel.
 
@@ -101,6 +108,7 @@ def rotate_and_cache(
         rotated: key (and value) elements per token that are read.
         cached: elements per token that go to the cache.
         deployment: spread, formats and physics.
+        vectors: heads of queries, keys and values together.
     """
     assumptions, precision = deployment.assumptions, deployment.precision
     if not (assumptions.vector_operators or assumptions.kv_cache_writes):
@@ -113,4 +121,5 @@ def rotate_and_cache(
     writes = step.rows * query * precision.activations * float(assumptions.vector_operators)
     writes = writes + step.rows * cached * precision.kv_cache * float(assumptions.kv_cache_writes)
     flops = 3.0 * step.rows * (query + rotated) * float(assumptions.vector_operators)
-    return [op.replace(flops=flops, input=reads, output=writes)]
+    sizes = op.sizes | {"vectors": step.rows * vectors}
+    return [op.replace(flops=flops, input=reads, output=writes, kernel="rotation", sizes=sizes)]

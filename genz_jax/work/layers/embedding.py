@@ -39,6 +39,7 @@ def embedding(model: Model, step: Step, deployment: Deployment) -> list[Operator
             read.name,
             read.kind,
             read.component,
+            kernel="embedding",
             input=elements * precision.embedding,
             output=read.output,
             stored=stored,

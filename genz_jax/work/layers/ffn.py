@@ -142,7 +142,9 @@ def _router(
             all_reduce(f"{name}.router_all_reduce", "ffn_all_reduce", elements=elements, ranks=tp, precision=precision)
         ]
     if assumptions.vector_operators:
-        ops += [softmax(f"{name}.router_softmax", rows=rows, width=part.experts, precision=precision)]
+        chosen = softmax(f"{name}.router_softmax", rows=rows, width=part.experts, precision=precision)
+        sizes = {"rows": rows, "top_k": part.top_k, "hidden": hidden}
+        ops += [chosen.replace(kernel="routing", sizes=chosen.sizes | sizes)]
     return ops
 
 

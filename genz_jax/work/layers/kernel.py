@@ -96,7 +96,9 @@ def attend(
             apart = [_scores_and_values(prefix, heads, visibility, part, step, deployment) for part in parts]
             if not deployment.assumptions.fused_attention:
                 return [op for pair in apart for op in pair]
-            return [_fused(f"{prefix}{kernel}attention", apart, step.resident(deployment.assumptions, parts))]
+            decodes = "latent_decode" if heads.shared_values else "decode_attention"
+            runs = "prefill_attention" if parts[0].prompt else decodes
+            return [_fused(f"{prefix}{kernel}attention", runs, apart, step.resident(deployment.assumptions, parts))]
 
         made = over_positions(build, together, step, visibility.window)
         prompts = [segment for segment in together if segment.prompt]
@@ -139,7 +141,7 @@ def _scores_and_values(
     return scores, values
 
 
-def _fused(name: str, apart: Sequence[tuple[Operator, Operator]], on_chip: str) -> Operator:
+def _fused(name: str, kernel: str, apart: Sequence[tuple[Operator, Operator]], on_chip: str) -> Operator:
     """One kernel for pairs of scores and values: it reads queries, keys and values and writes the output."""
 
     def total(take: Callable[[Operator, Operator], Number]) -> Number:
@@ -154,13 +156,26 @@ def _fused(name: str, apart: Sequence[tuple[Operator, Operator]], on_chip: str) 
         "attention_core",
         on_chip,
         "kv_cache",
+        kernel,
         flops=total(lambda scores, values: scores.flops + values.flops),
         input=total(lambda scores, values: scores.input),
         weight=total(lambda scores, values: scores.weight + values.weight),
         output=total(lambda scores, values: values.output),
         cached=total(lambda scores, values: scores.cached + values.cached),
-        sizes=apart[-1][0].sizes,
+        sizes=_sizes([scores.sizes for scores, _ in apart], prompt=kernel == "prefill_attention"),
     )
+
+
+def _sizes(parts: Sequence[dict[str, Number]], prompt: bool) -> dict[str, Number]:
+    """Sizes of one kernel for several segments: parts of the same sequences, or of prompts other prompts."""
+    if len(parts) == 1:
+        return parts[0]
+    batch: Number = 0.0
+    for part in parts:
+        batch = batch + part["batch"] if prompt else xp.maximum(batch, part["batch"])
+    each = xp.where(batch > 0, batch, 1.0)
+    mean = {name: xp.total(part["batch"] * part[name] for part in parts) / each for name in ("queries", "context")}
+    return parts[-1] | mean | {"batch": batch}
 
 
 def over_positions(build: Build, segments: Sequence[Segment], step: Step, window: Number | None) -> list[Operator]:

@@ -14,6 +14,7 @@ def elementwise(
     flops_per_element: Number,
     precision: Precision,
     component: str = "vector",
+    kernel: str = "vector",
 ) -> Operator:
     """Map tensors element by element, bound by memory: `reads` tensors in and `writes` out, `elements` each.
 
@@ -24,6 +25,7 @@ def elementwise(
         name,
         "vector",
         component,
+        kernel=kernel,
         flops=flops_per_element * elements,
         input=reads * tensor,
         output=writes * tensor,
@@ -37,8 +39,8 @@ def norm(name: str, *, rows: Number, width: Number, precision: Precision, stored
     Reads the residual and the branch, writes the sum and the normed vector: 2 tensors in, 2 out. 5 FLOPs per element:
     add, square, accumulate, scale, gain.
     """
-    op = elementwise(name, elements=rows * width, reads=2.0, writes=2.0, flops_per_element=5.0, precision=precision)
-    return op.replace(stored=stored)
+    sizes = {"elements": rows * width, "reads": 2.0, "writes": 2.0, "flops_per_element": 5.0}
+    return elementwise(name, **sizes, precision=precision, kernel="norm").replace(stored=stored)
 
 
 def activation(name: str, *, elements: Number, inputs: Number, precision: Precision) -> Operator:
@@ -47,6 +49,7 @@ def activation(name: str, *, elements: Number, inputs: Number, precision: Precis
     FLOPs: 4 per element for the function (exponential, addition, division and product of a SiLU), 1 for the gate.
     """
     op = elementwise(name, elements=elements, reads=1.0, writes=1.0, flops_per_element=4.0, precision=precision)
+    op = op.replace(kernel="activation")
     return op.replace(input=inputs * elements * precision.activations, flops=(3.0 + inputs) * elements)
 
 
@@ -93,6 +96,7 @@ def selective_scan(
         name,
         "vector",
         "ssm_scan",
+        kernel="scan",
         flops=flops_per_state * batch * length * channels * d_state,
         input=batch * length * operands * precision.activations + steps * state,
         output=batch * length * channels * precision.activations + state,

@@ -48,6 +48,7 @@ class Operator:
     Attributes:
         name: what it is, unique within a layer.
         kind: its kind, which decides what hardware runs it: one of `COLLECTIVES`, `vector`, or a kind of product.
+        kernel: what runs it, for platforms with measured kernels: a field of `Kernels`, without the format of products.
         component: the part of the breakdown that it counts for, one of `COMPONENTS`.
         on_chip: initials of the tensors that stay on chip.
         operand: what tensor the second operand is, which decides the format of the arithmetic.
@@ -74,6 +75,7 @@ class Operator:
     component: str = dataclasses.field(metadata=_STATIC)
     on_chip: str = dataclasses.field(metadata=_STATIC, default="")
     operand: Operand = dataclasses.field(metadata=_STATIC, default="weights")
+    kernel: str = dataclasses.field(metadata=_STATIC, default="")
     repeats: Number = 1.0
     flops: Number = 0.0
     input: Number = 0.0
