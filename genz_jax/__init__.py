@@ -16,6 +16,7 @@ from genz_jax import catalog as catalog, layers, results as results, specs as sp
 from genz_jax.base.axes import axis, geomspace, linspace
 from genz_jax.base.caches import clear_caches
 from genz_jax.base.files import save
+from genz_jax.calibration import calibrate
 from genz_jax.catalog import load, model, models, platform, platforms, workload, workloads
 from genz_jax.counts.flops import flop_count
 from genz_jax.counts.parameters import parameter_count
@@ -69,6 +70,7 @@ __all__ = [
     "Workload",
     "axis",
     "binding_requirement",
+    "calibrate",
     "clear_caches",
     "cost",
     "cost_per_million_tokens",

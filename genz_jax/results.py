@@ -8,6 +8,7 @@ Example:
     True
 """
 
+from genz_jax.calibration import Calibration
 from genz_jax.counts.flops import FlopCount
 from genz_jax.counts.parameters import ParameterCount
 from genz_jax.machine.cost import CostResult
@@ -27,6 +28,7 @@ from genz_jax.serving.results import (
 )
 
 __all__ = [
+    "Calibration",
     "ChunkedResult",
     "CostResult",
     "DecodeResult",

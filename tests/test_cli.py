@@ -232,7 +232,7 @@ def test_whole_numbers_may_have_prefixes(text, tokens):
 
 
 def _options(**given) -> dict:
-    names = ["model", "platform", "workload", "precision", "prefill", "decode", "draft", "set", "stage"]
+    names = ["model", "platform", "workload", "precision", "prefill", "decode", "draft", "set", "stage", "kernels"]
     return dict.fromkeys([*names, *cli_cases._OPTIONS]) | {"assumptions": "default"} | given
 
 

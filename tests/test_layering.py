@@ -8,14 +8,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "genz_jax"
 FOLDERS = (
     *("base", "kernels", "specs", "catalog", "work", "machine", "serving", "labelled", "counts", "grid", "reduce"),
-    *("store", "questions", "parity", "plots", "cli"),
+    *("store", "questions", "parity", "plots", "calibration", "measure", "cli"),
 )
 """From the bottom: each imports from those before it alone."""
 
 FACADES = ("layers", "results")
 """Public names of parts of models and of results, beside `genz_jax` itself; nothing below imports them."""
 
-FORBIDDEN = {"work": {"machine"}, "machine": {"catalog"}, "catalog": {"work", "machine"}}
+FORBIDDEN = {
+    **{"work": {"machine"}, "machine": {"catalog"}, "catalog": {"work", "machine"}},
+    "measure": set(FOLDERS) - {"base", "measure"},
+}
 """What a folder must never know although it stands above it."""
 
 

@@ -18,7 +18,9 @@ from genz_jax.base.fields import shared
 from genz_jax.base.label import Label
 from genz_jax.catalog import names, quantized_names
 from genz_jax.catalog.hugging_face import checkpoints, read as hugging_face
+from genz_jax.catalog.kernel_files import measured as measured, read_library
 from genz_jax.catalog.tables import build, check_keys, parts_of
+from genz_jax.kernels import Kernels
 from genz_jax.specs import Model, NetworkLevel, Platform, Precision, Rates, Workload
 
 _PARTS = {name: kind for name, kind in parts_of(Model).items() if name != "projections"}
@@ -36,7 +38,7 @@ _MTP_NUMBERS = ("mtp_layers", "mtp_dense", "mtp_local")
 _MODEL_KEYS = {"tied_embeddings", "projections", *_MODEL_NUMBERS, *_MTP_NUMBERS, *_PARTS}
 _MODEL_NOTES = {"aliases", "source", "parameters", "active_parameters", "max_context", "precision", "checkpoints"}
 _PLATFORM_KEYS = {"power", "mem_capacity", "mem_bw", "flops", "network"}
-_PLATFORM_NOTES = {"aliases", "vendor", "year", "kind", "source", "notes", "onchip_capacity", "price"}
+_PLATFORM_NOTES = {"aliases", "vendor", "year", "kind", "source", "notes", "onchip_capacity", "price", "processors"}
 _RUNTIME = "0.3 GiB"  # context and workspaces of a GPU's libraries: what vLLM logs beside tensors (docs/memory.md)
 _WORKLOAD_KEYS = {"batch", "beams", "input_tokens", "output_tokens"}
 _WORKLOAD_NOTES = {"aliases", "source", "ttft", "tpot"}
@@ -238,21 +240,35 @@ def _model(name: str) -> Model:
     )
 
 
-def platform(name: str) -> Platform:
+def platform(name: str | os.PathLike[str], kernels: str | os.PathLike[str] | None = None) -> Platform:
     """Return a platform of the catalogue.
 
     Args:
-        name: its name or an alias, such as what nvidia-smi prints; case, vendor and separators do not matter.
+        name: its name or an alias, such as what nvidia-smi prints; case, vendor and separators do not matter; or the
+            path of a platform file, which ends in .toml.
+        kernels: whose measured kernels it runs: those of a software stack that was measured on it ("pytorch"), of a
+            platform file, or "ideal" ones at the roofline, as by default; those of a file are its own.
 
     Raises:
-        ValueError: no such platform, with the nearest names; or a name that may be several.
+        ValueError: no such platform, with the nearest names; or a name that may be several; a file that is none of a
+            platform; kernels that have not been measured.
 
     Example:
         >>> import genz_jax as gz
         >>> gz.platform("NVIDIA H100 80GB HBM3").name
         'H100-SXM'
     """
-    return _platform(_find("platform", name, _PLATFORMS)[0])
+    if str(name).endswith(".toml"):
+        found = read_library(name).platform
+    else:
+        found = _platform(_find("platform", str(name), _PLATFORMS)[0])
+    if kernels is None:
+        return found
+    if kernels == "ideal":
+        return found.ideal()
+    if str(kernels).endswith(".toml"):
+        return found.replace(kernels=read_library(kernels).kernels())
+    return found.replace(kernels=measured(found.name, str(kernels)).kernels())
 
 
 @functools.cache
@@ -275,6 +291,15 @@ def _platform(name: str) -> Platform:
             label=Label(name),
         )
     )
+
+
+def ideal_kernels(platform: Platform) -> Kernels:
+    """Ideal kernels with the processors and the last cache of a platform of the catalogue, as far as it knows them."""
+    entry = _entries(*_PLATFORMS).get(platform.name, {})
+    found: dict[str, Any] = {"processors": entry["processors"]} if "processors" in entry else {}
+    if "onchip_capacity" in entry:
+        found["cache_capacity"] = entry["onchip_capacity"]
+    return Kernels(**found)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ def parts_of(kind: type[Spec]) -> dict[str, type[Spec]]:
     """Class of each field of a spec that is a part, or a tuple of parts."""
     found = {}
     for name, hint in typing.get_type_hints(kind).items():
-        inner = [part for outer in typing.get_args(hint) for part in (outer, *typing.get_args(outer))]
+        inner = [hint, *(part for outer in typing.get_args(hint) for part in (outer, *typing.get_args(outer)))]
         if part := next((part for part in inner if isinstance(part, type) and issubclass(part, Spec)), None):
             found[name] = part
     return found

@@ -18,6 +18,9 @@ import typer.core
 from genz_jax.cli.catalogue import models, platforms, workloads
 from genz_jax.cli.cost import EXAMPLES as COST_EXAMPLES, cost
 from genz_jax.cli.estimate import EXAMPLES as ESTIMATE_EXAMPLES, estimate
+from genz_jax.cli.kernels.calibrate import EXAMPLES as CALIBRATE_EXAMPLES, calibrate
+from genz_jax.cli.kernels.measure import EXAMPLES as MEASURE_EXAMPLES, measure
+from genz_jax.cli.kernels.validate import EXAMPLES as VALIDATE_EXAMPLES, validate
 from genz_jax.cli.parity import EXAMPLES as PARITY_EXAMPLES, parity
 from genz_jax.cli.require import EXAMPLES as REQUIRE_EXAMPLES, require
 from genz_jax.cli.search import EXAMPLES as SEARCH_EXAMPLES, search
@@ -133,6 +136,9 @@ app.command(epilog=REQUIRE_EXAMPLES)(require)
 app.command(epilog=SENSITIVITY_EXAMPLES)(sensitivity)
 app.command(epilog=TUNE_EXAMPLES)(tune)
 app.command(epilog=COST_EXAMPLES)(cost)
+app.command(epilog=MEASURE_EXAMPLES)(measure)
+app.command(epilog=CALIBRATE_EXAMPLES)(calibrate)
+app.command(epilog=VALIDATE_EXAMPLES)(validate)
 app.command(epilog=PARITY_EXAMPLES)(parity)
 app.command(epilog="\b\nExamples:\n  genz-jax models\n  genz-jax models 'llama-3*' --json")(models)
 app.command(epilog="\b\nExamples:\n  genz-jax platforms\n  genz-jax platforms nvidia --json")(platforms)

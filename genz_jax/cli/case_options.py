@@ -14,6 +14,7 @@ _ONE = {"model": o.OneModel, "platform": o.OnePlatform, "workload": o.OneWorkloa
 _OPTIONS = {  # in the order of the help
     "model": o.Models,
     "platform": o.Platforms,
+    "kernels": o.Kernels,
     "workload": o.Workloads,
     "batch": o.Batch,
     "beams": o.Beams,

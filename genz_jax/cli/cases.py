@@ -106,6 +106,9 @@ def read(options: Mapping[str, Any], axis_texts: Sequence[str] = ()) -> Asked:
     """
     names = {what: comma_list(f"--{what}", options[what]) for what in ("model", "platform", "workload", "precision")}
     lists: dict[str, Any] = {what: found[0] if len(found) == 1 else found or None for what, found in names.items()}
+    if options["kernels"] is not None:
+        chips = [catalog.platform(name, options["kernels"]) for name in names["platform"]]
+        lists["platform"] = chips[0] if len(chips) == 1 else {chip.name: chip for chip in chips}
     chunks = _read_chunks(options["prefill"] or [], options["decode"] or [])
     speculation = _read_speculation(options)
     if chunks and lists["workload"] is None:

@@ -85,6 +85,7 @@ def _print_json(asked: "Asked", result: "Result", held: "Fit | None", breakdown:
     from genz_jax.base import units
     from genz_jax.cli import show
     from genz_jax.labelled import context_limit, labels
+    from genz_jax.specs.assumptions import preset
 
     case, stages = asked.case, _stages(asked, result)
     figures = {name: pair for name, pair in labels.flat_figures(result).items() if not isinstance(pair[0], dict)}
@@ -96,6 +97,7 @@ def _print_json(asked: "Asked", result: "Result", held: "Fit | None", breakdown:
         "devices": _devices(asked),
         "stage": asked.stage,
         "assumptions": asked.assumptions,
+        "kernels": labels.basis(case, preset(asked.assumptions)),
         "figures": {name: show.figure_json(*pair) for name, pair in figures.items()},
     }
     if result.idle and "compute_format" in tree["figures"]:
@@ -129,9 +131,12 @@ def _fit_json(held: "Fit") -> dict[str, Any]:
 
 def _print_tables(asked: "Asked", result: "Result", held: "Fit | None", breakdown: bool, operators: bool) -> None:
     from genz_jax.cli import show
+    from genz_jax.labelled import labels
+    from genz_jax.specs.assumptions import preset
     from genz_jax.specs.reasons import REASONS, Reason
 
     show.line(_headline(asked), "bold")
+    show.line(labels.basis(asked.case, preset(asked.assumptions)))
     show.line()
     rows = []
     for name, (value, meta) in result.figures().items():

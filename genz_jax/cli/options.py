@@ -49,7 +49,7 @@ def _assumptions(incomplete: str) -> list[str]:
 
 
 _MODEL_HELP = "Model, or a Hugging Face config.json; all names: genz-jax models."
-_PLATFORM_HELP = "Platform; all names: genz-jax platforms."
+_PLATFORM_HELP = "Platform, or a platform file of genz-jax calibrate; all names: genz-jax platforms."
 _WORKLOAD_HELP = "Workload; all names: genz-jax workloads. Other options override its numbers."
 _PRECISION_HELP = (
     "Number format, or weights-activations-cache such as int4-bf16-fp8, and kinds of layers and other tensors by name, "
@@ -66,6 +66,15 @@ OneWorkload = Annotated[
 ]
 OnePrecision = Annotated[
     str | None, typer.Option("--precision", metavar="FORMAT", help=_PRECISION_HELP, autocompletion=_formats)
+]
+Kernels = Annotated[
+    str | None,
+    typer.Option(
+        "--kernels",
+        metavar="NAME",
+        help="Whose measured kernels the platform runs: a software stack such as pytorch, a platform file, or ideal "
+        "ones at the roofline [default: ideal, of a platform file its own].",
+    ),
 ]
 Models = Annotated[
     list[str], typer.Option("--model", "-m", metavar="NAME", help=_MODEL_HELP + _MANY, autocompletion=_models)

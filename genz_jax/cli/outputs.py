@@ -20,9 +20,9 @@ PICTURES = (".png", ".pdf", ".svg")
 _DELAY, _EVERY = 2.0, 0.5  # s
 
 
-def out(what: str) -> Any:
+def out(what: str, endings: str = "FILE.nc or FILE.zarr") -> Any:
     """The option for the file that a command writes."""
-    return typer.Option("--out", "-o", metavar="FILE", help=f"Write {what} to FILE.nc or FILE.zarr.")
+    return typer.Option("--out", "-o", metavar="FILE", help=f"Write {what} to {endings}.")
 
 
 def plot(what: str = "") -> Any:

@@ -42,6 +42,36 @@ class SplitDecode(Form):
         return self.launch + self.combine_time * jnp.log2(1.0 + context / 128.0) + busy
 
 
+class UnitDecode(Form):
+    """Decode attention whose smallest piece of work is one key-value head of one sequence.
+
+    t = t₀ + t_s·log₂(1 + S/128) + ‖max(1, U/o)·e·P·64 KiB/B·((1 − γ) + γ·d/128), bytes/(B·e_m)‖ₚ, with U = b·h_kv/P
+    pieces on each processor, which runs o of them at once.
+    """
+
+    launch: Number = launch(0.0)
+    combine_time: Number = seconds("time for each doubling of the context from 128 tokens", 0.0)
+    unit: Number = count("time of a piece, over that of 64 KiB for each processor from memory", 0.0)
+    occupancy: Number = count("pieces that a processor runs at once", 1.0)
+    sized: Number = count("share of a piece's time that grows with the head size", 1.0)
+    memory_efficiency: Number = achieved("memory", 1.0)
+    exponent: float = exponent(2.0)
+
+    def seconds(self, job: Job) -> Number:
+        sizes = job.sizes
+        pieces = sizes["batch"] * sizes["kv_heads"] / job.processors
+        one = (
+            self.unit
+            * job.processors
+            * 65536.0
+            * job.byte
+            * (1.0 - self.sized + self.sized * sizes["head_dim"] / 128.0)
+        )
+        chain = xp.maximum(1.0, pieces / xp.maximum(self.occupancy, 1e-6)) * one
+        busy = soft_max(chain, job.bytes * job.byte / self.memory_efficiency, self.exponent)
+        return self.launch + self.combine_time * jnp.log2(1.0 + sizes["context"] / 128.0) + busy
+
+
 class _Prefill(Form):
     launch: Number = launch(0.0)
     compute_efficiency: Number = achieved("compute", 1.0)

@@ -28,6 +28,7 @@ class Job(eqx.Module):
         processors: streaming multiprocessors (compute units) of the device.
         cache: bytes of its last cache.
         cache_byte: seconds of a byte at that cache's bandwidth.
+        output: bytes of the result, which are among `bytes`.
     """
 
     flops: Number
@@ -38,6 +39,7 @@ class Job(eqx.Module):
     processors: Number
     cache: Number
     cache_byte: Number
+    output: Number = 0.0
 
     def stream(self, bytes: Number, footprint: Number, efficiency: Number) -> Number:
         """Seconds of bytes that the cache serves where the footprint of all tensors fits it.

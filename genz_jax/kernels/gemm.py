@@ -17,20 +17,22 @@ class _Gemm(Form):
     fill: Number = count("depth whose time a tile takes to begin and to end", 0.0)
     input_launch: Number = seconds("launch of the pass over the input, as that quantises it", 0.0)
     input_bytes: Number = count("bytes of that pass for each element of the input", 0.0)
+    output_bytes: Number = count("bytes of an element of the result", 2.0)
     exponent: float = exponent(4.0)
 
     def seconds(self, job: Job) -> Number:
         rows = job.sizes["batch"] * job.sizes["m"]
         n, k = job.sizes["n"], job.sizes["k"]
-        memory = job.bytes * job.byte / self.memory_efficiency
+        moved = job.bytes - job.output + self.output_bytes * rows * n
+        memory = moved * job.byte / self.memory_efficiency
         product = soft_max(self._compute(job, rows, n, k), memory, self.exponent)
-        moved = self.input_bytes * rows * k
+        read = self.input_bytes * rows * k
         return (
             self.launch
             + self.depth_time * (k / 1024.0)
             + product
             + self.input_launch
-            + job.stream(moved, moved, self.memory_efficiency)
+            + job.stream(read, read, self.memory_efficiency)
         )
 
     def _compute(self, job: Job, rows: Number, n: Number, k: Number) -> Number:

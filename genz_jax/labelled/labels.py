@@ -24,6 +24,7 @@ from genz_jax.labelled import context_limit
 from genz_jax.serving.evaluate import Case, Question
 from genz_jax.serving.results import MemoryResult, RequestResult, SpeculativeResult, StageResult
 from genz_jax.specs import Platform
+from genz_jax.specs.assumptions import Assumptions
 from genz_jax.specs.figures import BOUNDS, FORMAT_WORDS, Bound, Result
 from genz_jax.specs.reasons import REASONS, Reason
 from genz_jax.work.operators.operator import COMPONENTS
@@ -305,6 +306,7 @@ def _attributes(case: Case, names: dict[str, str], question: Question) -> dict[s
     beyond = context_limit.beyond(case, names["model"], question.stage)
     return {
         **({} if beyond is None else {"context_beyond_maximum": json.dumps(beyond)}),
+        "kernels": basis(case, question.assumptions),
         "title": f"genz_jax {question.stage}: {names['model']} on {names['platform']}"[:200],
         "stage": question.stage,
         **{f"{what}_name": name for what, name in names.items()},
@@ -314,6 +316,11 @@ def _attributes(case: Case, names: dict[str, str], question: Question) -> dict[s
         "jax_version": jax.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def basis(case: Case, assumptions: Assumptions) -> str:
+    """What times of a case rest on: ideal kernels, or whose measured ones."""
+    return (case.platform if assumptions.measured_kernels else case.platform.ideal()).basis
 
 
 def joined(datasets: Sequence[xr.Dataset], dim: str) -> xr.Dataset:

@@ -74,7 +74,7 @@ class Efficiency(eqx.Module):
         """Seconds of one run."""
         flop, kernels = self.flop.get(op.operand, 0.0), self.kernels
         device = (kernels.processors, kernels.cache_capacity, self.cache_byte)
-        return form.seconds(Job(load.flops, load.bytes, sizes, flop, self.byte, *device))
+        return form.seconds(Job(load.flops, load.bytes, sizes, flop, self.byte, *device, op.output))
 
     def slowdown(self, latency: Number, bound_by_compute: Number) -> Number:
         """Factor by which a pass is slowed where it runs long at the power limit: 1 + δ·s·t/(t + τ).

@@ -3,6 +3,7 @@
 In: a Dataset or a result. Out: matplotlib axes, or a file by `save`. It never computes a figure of its own.
 """
 
+from genz_jax.plots.calibration import predicted
 from genz_jax.plots.requirements import elasticities, requirement
 from genz_jax.plots.search import best_by_size, cost_and_latency, front
 from genz_jax.plots.style import save
@@ -19,6 +20,7 @@ __all__ = [
     "elasticities",
     "front",
     "plot",
+    "predicted",
     "requirement",
     "save",
     "tuned_space",

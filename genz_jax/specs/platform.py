@@ -209,6 +209,13 @@ class Platform(Spec):
         return self.replace(kernels=None)
 
     @property
+    def basis(self) -> str:
+        """What times on it rest on: ideal kernels, or whose measured ones."""
+        if self.kernels is None:
+            return "ideal kernels: no kernel is faster"
+        return f"measured kernels: {self.kernels.label.text or 'of several platforms or given as numbers'}"
+
+    @property
     def name(self) -> str:
         """Name of the platform, for people."""
         return self.label.text
