@@ -11,7 +11,7 @@ import genz_jax as gz
 matplotlib.use("Agg")
 ROOT = Path(__file__).parent.parent
 PUBLIC = {name: getattr(gz, name) for name in gz.__all__}
-PAGES = ("README.md", "docs/gradients.md", "docs/extending.md")
+PAGES = ("README.md", "docs/gradients.md", "docs/extending.md", "docs/kernels.md")
 
 
 def examples(page: str) -> list[str]:
