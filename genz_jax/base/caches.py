@@ -54,7 +54,8 @@ class Compiled:
 
     def eval_shape(self, *args: Any) -> Any:
         """Shapes and types of the result, of which the trace is kept for the call."""
-        return self.at(*args).eval_shape(*args)
+        with jax.ensure_compile_time_eval():  # as the call is made, else it would be traced anew
+            return self.at(*args).eval_shape(*args)
 
     def after(self, first: Callable[[Any], Any]) -> "Compiled":
         """The function of what `first` makes of its argument, compiled as this one is."""

@@ -61,7 +61,7 @@ class Assumptions:
         infeasible: times, rates and energies of points that do not run are `nan`, or `finite`: those of a machine on
             which they did, with `memory_excess` beside them, for optimisers and samplers (serving/stage.py).
         measured_kernels: operators take the times of the platform's measured kernels, where it has some; else those of
-            the roofline (machine/efficiency.py).
+            the roofline (serving/stages.py).
         smooth: 0 for the exact maximum of the roofline; τ > 0 for a p-norm with p = 1/τ (machine/roofline.py).
     """
 
