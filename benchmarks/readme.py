@@ -55,9 +55,7 @@ def measured() -> str:
         for name, (own, plain) in found.errors.items():
             error = held_out[name]["error"] if kind == "operators" else own.error
             median = held_out[name]["median"] if kind == "operators" else own.median
-            lines.append(
-                f"| {name} | {own.rows} | {error:.1%} | {median:.1%} | {own.bias:.2f} | {plain.error:.0%} |"
-            )
+            lines.append(f"| {name} | {own.rows} | {error:.1%} | {median:.1%} | {own.bias:.2f} | {plain.error:.0%} |")
     return "\n".join(lines)
 
 

@@ -15,10 +15,14 @@ from genz_jax.kernels.vector import Routing, Stream
 
 US = 1e-6
 FORMS = {
-    "gemm_bf16": Gemm(2.8 * US, 0.3 * US, 0.8, 0.885, 161.0, exponent=4, tile=64, splits=8, split_time=2.7 * US),
-    "gemm_fp8": TwoTileGemm(3.7 * US, 0.0, 0.8, 0.82, 240.0, 1.65 * US, 3.0, small_efficiency=0.46),
+    "gemm_bf16": Gemm(
+        2.8 * US, 0.8, 0.885, depth_time=0.3 * US, fill=161.0, exponent=4, tile=64, splits=8, split_time=2.7 * US
+    ),
+    "gemm_fp8": TwoTileGemm(
+        3.7 * US, 0.8, 0.82, fill=240.0, input_launch=1.65 * US, input_bytes=3.0, small_efficiency=0.46
+    ),
     "experts_bf16": Overlap(12 * US, 0.72, 0.78, exponent=2),
-    "prefill_attention": BalancedPrefill(4.3 * US, 0.65, 1.0, 1.4 * US, 0.5, flat=0.24),
+    "prefill_attention": BalancedPrefill(4.3 * US, 0.65, 1.0, tile_time=1.4 * US, chain=0.5, flat=0.24),
     "decode_attention": SplitDecode(4.3 * US, 0.26 * US, 7.6 * US, 0.865),
     "norm": Stream(2.1 * US, 0.89, 0.75),
     "activation": Stream(1.4 * US, 0.89),
@@ -175,7 +179,7 @@ def test_bad_constants_are_told():
 
 
 def test_short_prompts_split_their_keys_over_the_processors():
-    form = PairedPrefill(2.2 * US, 0.37, 0.75, 2.8 * US, 1.15, alone=1.2)
+    form = PairedPrefill(2.2 * US, 0.37, 0.75, tile_time=2.8 * US, chain=1.15, alone=1.2)
     sizes = dict(batch=1.0, heads=8.0, kv_heads=1.0, queries=4096.0, context=4096.0, head_dim=128.0)
     few, many = (
         float(

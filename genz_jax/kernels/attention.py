@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
-from genz_jax.kernels.form import Form, Job, achieved, count, exponent, launch, seconds, soft_max
+from genz_jax.kernels.form import Form, Job, Overlap, achieved, count, exponent, launch, seconds, soft_max
 
 _TILE = 128.0
 """Queries, and keys, of a tile of a prefill kernel."""
@@ -72,20 +72,10 @@ class UnitDecode(Form):
         return self.launch + self.combine_time * jnp.log2(1.0 + sizes["context"] / 128.0) + busy
 
 
-class _Prefill(Form):
-    launch: Number = launch(0.0)
-    compute_efficiency: Number = achieved("compute", 1.0)
-    memory_efficiency: Number = achieved("memory", 1.0)
+class _Prefill(Overlap):
+    exponent: float = exponent(4.0)
     tile_time: Number = seconds("time that a tile of queries takes beside its products", 0.0)
     chain: Number = count("share of the longest chain that is not hidden", 0.0)
-    exponent: float = exponent(4.0)
-
-    def seconds(self, job: Job) -> Number:
-        memory = job.bytes * job.byte / self.memory_efficiency
-        return self.launch + soft_max(self._compute(job), memory, self.exponent)
-
-    def _compute(self, job: Job) -> Number:
-        raise NotImplementedError
 
 
 def _keys(job: Job) -> Number:

@@ -1,5 +1,6 @@
 """Form: what every kernel's time is made of, and the simplest kernel, a roofline with a launch time."""
 
+import abc
 import dataclasses
 from typing import Any, Literal
 
@@ -112,9 +113,9 @@ def _exponent(value: float) -> float:
 class Form(Spec):
     """Base of all forms: constants with a formula for the seconds of one run."""
 
+    @abc.abstractmethod
     def seconds(self, job: Job) -> Number:
         """Seconds of one run."""
-        raise NotImplementedError
 
     @property
     def constants(self) -> dict[str, float]:
@@ -132,6 +133,12 @@ class Overlap(Form):
     exponent: float = exponent(float("inf"))
 
     def seconds(self, job: Job) -> Number:
-        compute = job.flops * job.flop / self.compute_efficiency
-        memory = job.bytes * job.byte / self.memory_efficiency
-        return self.launch + soft_max(compute, memory, self.exponent)
+        return self.launch + soft_max(self._compute(job), self._memory(job), self.exponent)
+
+    def _compute(self, job: Job) -> Number:
+        """Seconds of the matrix units."""
+        return job.flops * job.flop / self.compute_efficiency
+
+    def _memory(self, job: Job) -> Number:
+        """Seconds of the memory."""
+        return job.bytes * job.byte / self.memory_efficiency

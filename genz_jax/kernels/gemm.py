@@ -4,39 +4,31 @@ import jax.numpy as jnp
 
 from genz_jax.base import arrays as xp
 from genz_jax.base.fields import Number
-from genz_jax.kernels.form import Form, Job, achieved, count, exponent, launch, seconds, soft_max
+from genz_jax.kernels.form import Job, Overlap, achieved, count, exponent, seconds
 
 
-class _Gemm(Form):
-    """What both have: a launch, a time per depth, and a pass that brings the input to the format of the product."""
+class _Gemm(Overlap):
+    """What both have: a time per depth, and a pass that brings the input to the format of the product."""
 
-    launch: Number = launch(0.0)
+    exponent: float = exponent(4.0)
     depth_time: Number = seconds("time for each 1,024 of the depth k", 0.0)
-    compute_efficiency: Number = achieved("compute", 1.0)
-    memory_efficiency: Number = achieved("memory", 1.0)
     fill: Number = count("depth whose time a tile takes to begin and to end", 0.0)
     input_launch: Number = seconds("launch of the pass over the input, as that quantises it", 0.0)
     input_bytes: Number = count("bytes of that pass for each element of the input", 0.0)
     output_bytes: Number = count("bytes of an element of the result", 2.0)
-    exponent: float = exponent(4.0)
 
     def seconds(self, job: Job) -> Number:
-        rows = job.sizes["batch"] * job.sizes["m"]
-        n, k = job.sizes["n"], job.sizes["k"]
-        moved = job.bytes - job.output + self.output_bytes * rows * n
-        memory = moved * job.byte / self.memory_efficiency
-        product = soft_max(self._compute(job, rows, n, k), memory, self.exponent)
-        read = self.input_bytes * rows * k
-        return (
-            self.launch
-            + self.depth_time * (k / 1024.0)
-            + product
-            + self.input_launch
-            + job.stream(read, read, self.memory_efficiency)
-        )
+        depth, read = job.sizes["k"], self.input_bytes * _rows(job) * job.sizes["k"]
+        before = self.input_launch + job.stream(read, read, self.memory_efficiency)
+        return super().seconds(job) + self.depth_time * (depth / 1024.0) + before
 
-    def _compute(self, job: Job, rows: Number, n: Number, k: Number) -> Number:
-        raise NotImplementedError
+    def _memory(self, job: Job) -> Number:
+        moved = job.bytes - job.output + self.output_bytes * _rows(job) * job.sizes["n"]
+        return moved * job.byte / self.memory_efficiency
+
+
+def _rows(job: Job) -> Number:
+    return job.sizes["batch"] * job.sizes["m"]
 
 
 class Gemm(_Gemm):
@@ -51,7 +43,8 @@ class Gemm(_Gemm):
     splits: Number = count("parts that the depth is cut into where that is sooner", 1.0)
     split_time: Number = seconds("time to add the parts up", 0.0)
 
-    def _compute(self, job: Job, rows: Number, n: Number, k: Number) -> Number:
+    def _compute(self, job: Job) -> Number:
+        rows, n, k = _rows(job), job.sizes["n"], job.sizes["k"]
         least = job.processors * self.tile * self.tile
         area = xp.maximum(rows, self.tile) * n
         flop = 2.0 * job.flop / self.compute_efficiency
@@ -70,7 +63,8 @@ class TwoTileGemm(_Gemm):
 
     small_efficiency: Number = achieved("compute", 1.0)
 
-    def _compute(self, job: Job, rows: Number, n: Number, k: Number) -> Number:
+    def _compute(self, job: Job) -> Number:
+        rows, n, k = _rows(job), job.sizes["n"], job.sizes["k"]
         wide = jnp.ceil(rows / 64.0) * jnp.ceil(n / 128.0)
         tall = jnp.where(rows > 64.0, jnp.ceil(n / 64.0) * jnp.ceil(rows / 128.0), jnp.inf)
         depth = (k + self.fill) * 2.0 * 128.0 * job.processors * job.flop
