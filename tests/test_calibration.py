@@ -89,7 +89,8 @@ def test_a_bad_table_is_refused_with_its_line(case, tmp_path):
         ("gemm,bf16,m=1 n=2,5,5,", "line 2: no k among m, n"),
         ("gemm,bf16,m=1 n=2 k=x,5,5,", "line 2: k = 'x': must be a number above 0"),
         ("gem,bf16,m=1 n=2 k=3,5,5,", "line 2: unknown section 'gem/bf16'"),
-        ("decode,llama-3.1-8b,layers=32 batch=1 context=9,5,5,", "only steps"),
+        ("decode,llama-3.1-8b,layers=32 batch=1 context=9,5,5,", "too few rows of operators .*steps alone"),
+        ("gemm,bf16,m=1 n=2 k=3,5,5,", "too few rows of operators .*1 of gemm/bf16"),
     ],
 )
 def test_a_row_that_no_kernel_stands_for_is_refused(row, words, tmp_path):
@@ -171,6 +172,23 @@ def test_what_a_table_does_not_determine_keeps_what_was_known(tmp_path):
     assert "gemm/bf16.split_time" in found.undetermined
     assert float(form.split_time) == pytest.approx(4.2 * US)  # type: ignore[union-attr]
     assert float(form.compute_efficiency) == pytest.approx(0.8, rel=0.02)  # type: ignore[union-attr]
+
+
+def test_kernels_that_a_table_has_too_few_rows_of_stay_as_they_are(tmp_path):
+    known = Overlap(7 * US, 0.5, 0.6, exponent=2.0)
+    platform = H100.replace(kernels=ideal_kernels(H100).replace(decode_attention=known, experts_bf16=known))
+    few = "batch=1 context=512 heads=8 kv_heads=8 head_dim=128"
+    rows = [*made(TRUE, "gemm", "bf16", products(60)), ("decode_attention", "split_kv", few, 9.0)]
+    found = gz.calibrate(write(tmp_path / "few.csv", rows), platform, progress=False)
+    kernels = found.platform.kernels
+    assert kernels is not None
+    assert type(kernels.gemm_bf16) is Gemm
+    for form in (kernels.decode_attention, kernels.experts_bf16):
+        assert form.constants == known.constants  # type: ignore[union-attr]
+    assert found.library.notes["too_few_rows"] == ["decode_attention/split_kv"]
+    assert "too few rows, left as known before: decode_attention/split_kv" in str(found)
+    found.save(tmp_path / "few.toml")
+    assert gz.platform(tmp_path / "few.toml").kernels.experts_bf16.constants == known.constants  # type: ignore[union-attr]
 
 
 def test_a_file_is_a_platform_wherever_a_name_is(found, tmp_path):

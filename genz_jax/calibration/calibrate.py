@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from genz_jax.calibration import candidates as c, jobs, steps
 from genz_jax.calibration.fit import Fit
-from genz_jax.calibration.operators import USES, Groups, complete, fit_kernel, fit_streams, measured
+from genz_jax.calibration.operators import USES, Groups, complete, enough, fit_kernel, fit_streams, measured
 from genz_jax.calibration.result import Calibration, Error, Parameter
 from genz_jax.calibration.table import Row, read_table, unknown
 from genz_jax.catalog import ideal_kernels, platform as find_platform
 from genz_jax.catalog.kernel_files import KernelLibrary
-from genz_jax.kernels import Form, Kernels, Routing
+from genz_jax.kernels import KERNELS, Form, Kernels, Routing
 from genz_jax.specs import Platform
 
 Fits = Mapping[str, tuple[Form, Fit]]
@@ -46,7 +46,7 @@ def calibrate(
         The calibration; `.platform` goes into every verb, `.save(path)` writes it.
 
     Raises:
-        ValueError: a table that cannot be right, with the line and the reason; no row of a known kernel.
+        ValueError: a table that cannot be right, with the line and the reason; too few rows for any kernel.
 
     Example:
         >>> import genz_jax as gz, tempfile
@@ -64,9 +64,13 @@ def calibrate(
         True
     """
     paths = [tables] if isinstance(tables, str | os.PathLike) else list(tables)
-    device = find_platform(platform) if isinstance(platform, str) else platform
+    device = platform if isinstance(platform, Platform) else find_platform(platform)
     rows = {str(path): read_table(path) for path in paths}
-    grouped = _grouped(rows)
+    every = _grouped(rows)
+    grouped = {name: found for name, found in every.items() if enough(name, found[1])}
+    if not grouped and device.kernels is None:
+        said = "; ".join(f"{len(found)} of {name}" for name, (_, found) in every.items()) or "steps alone"
+        raise ValueError(f"tables: too few rows of operators for the constants of any kernel ({said}); measure more")
     base = device.kernels or ideal_kernels(device)
     fits: dict[str, tuple[Form, Fit]] = {}
     streams = {name: found for name, found in grouped.items() if name in c.STREAMS}
@@ -82,6 +86,7 @@ def calibrate(
             fits[name] = fit_kernel(name, where, found, device, base)
             bar.update()
         library = _library(fits, rows, device, base, title)
+        library.notes["too_few_rows"] = [name for name in every if name not in grouped]
         found = _calibration(library, fits, grouped)
         for where, table in rows.items():
             if whole := [row for row in table if row.section in jobs.STEPS]:
@@ -93,18 +98,16 @@ def calibrate(
 def _grouped(rows: Mapping[str, Sequence[Row]]) -> Groups:
     """Rows of operators by kernel, with the table that they are from."""
     found: dict[str, tuple[str, list[Row]]] = {}
-    steps_there = False
     for where, table in rows.items():
         for row in table:
             if row.section in jobs.STEPS:
-                steps_there = True
-            elif jobs.section_of(row) is None:
+                continue
+            if jobs.section_of(row) is None:
                 known = sorted({*jobs.SECTIONS, *jobs.STEPS})
                 raise ValueError(f"table {where!r}, line {row.line}: {unknown('section', jobs.kernel_of(row), known)}")
-            else:
-                found.setdefault(jobs.kernel_of(row), (where, []))[1].append(row)
-    if not found and steps_there:
-        raise ValueError("tables: only steps; constants of kernels are fitted on operators, so give their table too")
+            found.setdefault(jobs.kernel_of(row), (where, []))[1].append(row)
+    for where, own in found.values():
+        jobs.asked_of(own, where)  # refuses bad rows, also of a kernel of which there are too few
     return found
 
 
@@ -116,6 +119,9 @@ def _library(
     assumed = complete(forms)
     use = {kernel: name for kernel, names in USES.items() for name in names[::-1] if name in forms}
     use |= {name: f"assumed/{name}" for name in ("rotation", "vector", "embedding") if f"assumed/{name}" in forms}
+    before = {name: form for name in KERNELS if (form := getattr(base, name)) is not None and name not in use}
+    forms |= {f"known/{name}": form for name, form in before.items()}
+    use |= {name: f"known/{name}" for name in before}
     label = title or f"{device.name or 'platform'}, {', '.join(os.path.basename(path) for path in rows)}"
     notes = {
         "written": datetime.date.today().isoformat(),

@@ -70,8 +70,16 @@ def fit_streams(groups: Groups, device: Platform, base: Kernels) -> dict[str, tu
     return parts
 
 
+def enough(name: str, rows: Sequence[Row]) -> bool:
+    """Whether there are two rows for each constant of the smallest form that may stand for a kernel."""
+    if name in c.STREAMS:
+        return len(rows) >= 2 * len(c.SHARED | c.OWN)
+    candidates = c.CANDIDATES.get(name) or c.CANDIDATES[rows[0].section]
+    return len(rows) >= 2 * min(len(candidate.free) for candidate in candidates)
+
+
 def fit_kernel(name: str, where: str, rows: Sequence[Row], device: Platform, base: Kernels) -> tuple[Form, Fit]:
-    """The form of a kernel's candidates that predicts rows best that it was not fitted on."""
+    """The form of a kernel's candidates that predicts rows best that it was not fitted on; of `enough` rows."""
     work = jobs.job(jobs.asked_of(rows, where), rows[0].name, device, base)
     tried = []
     for candidate in c.CANDIDATES.get(name) or c.CANDIDATES[rows[0].section]:
@@ -79,8 +87,6 @@ def fit_kernel(name: str, where: str, rows: Sequence[Row], device: Platform, bas
             continue
         form, free = _with_known(candidate, name, base)
         tried.append(_determined(form, free, work, rows))
-    if not tried:
-        raise ValueError(f"table {where!r}: {len(rows)} rows of {name} are too few for its constants; measure more")
     return min(tried, key=lambda one: one[1].error)
 
 

@@ -117,6 +117,8 @@ class Calibration:
         lines += [
             f"{name:<{wide}} {e.rows:6} {e.error:7.1%} {e.median:8.1%} {e.bias:6.2f}" for name, e in self.errors.items()
         ]
+        if few := self.library.notes.get("too_few_rows"):
+            lines += ["", f"too few rows, left as known before: {', '.join(few)}"]
         if self.undetermined:
             lines += ["", f"not determined by these tables: {', '.join(self.undetermined)}"]
         return "\n".join(lines)
