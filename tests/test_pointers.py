@@ -70,8 +70,9 @@ def resolves(name: str) -> bool:
         else:
             try:
                 value = importlib.import_module(f"genz_jax.{'.'.join(parts[: i + 1])}")
-            except ModuleNotFoundError:
-                return False
+            except ModuleNotFoundError as error:
+                # A module that is there may need an optional package that is not.
+                return i == len(parts) - 1 and not (error.name or "genz_jax").startswith("genz_jax")
     return True
 
 

@@ -71,9 +71,12 @@ def fit_streams(groups: Groups, device: Platform, base: Kernels) -> dict[str, tu
 
 
 def enough(name: str, rows: Sequence[Row]) -> bool:
-    """Whether there are two rows for each constant of the smallest form that may stand for a kernel."""
+    """Whether there are two rows for each constant of the smallest form that may stand for a kernel.
+
+    Passes over tensors share two of their three constants.
+    """
     if name in c.STREAMS:
-        return len(rows) >= 2 * len(c.SHARED | c.OWN)
+        return len(rows) >= 4
     candidates = c.CANDIDATES.get(name) or c.CANDIDATES[rows[0].section]
     return len(rows) >= 2 * min(len(candidate.free) for candidate in candidates)
 
